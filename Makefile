@@ -1,0 +1,67 @@
+# GNU make and bash. `make` lists the targets; each makes the environment that it needs.
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+# The Python that makes .venv; by default scripts/find-python.sh takes the first of 3.13, 3.12, 3.11 and python3 that fits.
+PYTHON ?=
+export PYTHON
+
+# More arguments for pytest or the benchmark: make test ARGS="-k where -x"
+ARGS ?=
+
+BIN := .venv/bin
+TYPED := worker/pipelinejob $(wildcard data/generate.py)
+
+.PHONY: help demo test test-unit lint verify package lock bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.installed-run ## run the sample job on this machine
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
+
+test: .venv/.installed ## all tests; REQUIRE_CLUSTER=1 skips none for lack of a cluster
+	@echo "test: everything under tests/"
+	@$(BIN)/python -m pytest -q tests $(ARGS)
+
+test-unit: .venv/.installed ## the tests that need neither a database nor processes
+	@echo "test: tests/unit"
+	@$(BIN)/python -m pytest -q tests/unit $(ARGS)
+
+lint: .venv/.installed ## style, types, the direction of imports, stray addresses
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(TYPED)
+	$(BIN)/lint-imports
+	@for script in .ci/run scripts/*.sh; do bash -n "$$script" || exit 1; done
+	scripts/check-tree.sh
+
+verify: .venv/.installed ## generated files are current
+	scripts/check-locks.sh
+
+package: .venv/.installed ## wheel and sdist into dist/, tried out in an empty environment
+	@rm -rf build dist worker/*.egg-info
+	$(BIN)/python -m build --quiet --no-isolation --outdir dist
+	@rm -rf build worker/*.egg-info
+	scripts/check-package.sh
+
+lock: .venv/.installed ## write requirements/*.txt anew; UPGRADE=1 takes newer versions
+	@scripts/lock.sh
+
+bench: .venv/.installed .venv-bench/.installed-bench ## measure, beside the other engines
+	$(BIN)/python tests/bench/bench.py $(ARGS)
+
+clean: ## remove what builds and tools left; .venv and runs' results stay
+	rm -rf build dist worker/*.egg-info operator/*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find worker operator tests data -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/.installed: pyproject.toml requirements/dev.txt
+	@scripts/setup.sh dev
+
+.venv/.installed-run: pyproject.toml requirements/run.txt requirements/build.txt
+	@scripts/setup.sh run
+
+.venv-bench/.installed-bench: requirements/bench.txt
+	@scripts/setup.sh bench

@@ -1,0 +1,41 @@
+"""Fixtures: a real Postgres for the session, a database of its own for each test, a user's folder for each test."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import psycopg2
+import pytest
+from support.project import Project
+
+from pipelinejob.store import EmbeddedServer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of an embedded Postgres that runs as long as the tests."""
+    return EmbeddedServer(tmp_path_factory.mktemp("postgres")).url()
+
+
+@pytest.fixture
+def database(server: str) -> str:
+    """The URL of an empty database."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    connection = psycopg2.connect(server)
+    connection.autocommit = True
+    connection.cursor().execute(f"CREATE DATABASE {name}")
+    connection.close()
+    return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: str) -> Project:
+    """A user's folder, with a database of its own."""
+    return Project(tmp_path, database)
+
+
+@pytest.fixture
+def bare_project(tmp_path: Path) -> Project:
+    """A user's folder on the embedded default."""
+    return Project(tmp_path, None)

@@ -1,0 +1,222 @@
+"""One batch: its rows through the functions, into an attempt folder, with a summary of what became of every row.
+
+The folder holds the images and, written last, `.batch.jsonl`: a first line with the summary (what the ledger records)
+and a line for each succeeded row (what metadata.csv is made of). Nothing here knows a database or a cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelinejob import images, names, template
+from pipelinejob.functions import Chain
+from pipelinejob.inputs import ImageReader
+from pipelinejob.reasons import RowFailure, RowReason
+from pipelinejob.rows import Record, csv_line, records
+from pipelinejob.where import compile_where
+
+SUMMARY = ".batch.jsonl"
+DECODE, ENCODE = -1, -2  # the positions of the two steps that are no functions
+MAX_MESSAGE = 500
+At = Callable[[int, int], None]
+
+
+class InputChangedError(Exception):
+    """The bytes of a batch are not those that were planned."""
+
+
+class Task(NamedTuple):
+    """A batch to run: where its rows are, and rows that are known to kill the process that runs them."""
+
+    shard: int
+    first_row: int
+    rows: int
+    byte_start: int
+    byte_end: int
+    crc: int
+    doomed: dict[str, list[str]]  # row → [reason, function, message]
+
+
+class BatchRunner:
+    """Runs batches of one job.
+
+    Args:
+        job: {csv, dataRoot, columns, spec, functions, attempt}: paths absolute, `spec` as the resource spells it.
+        folder: the attempt folder of this process; batches become folders in it.
+        at: told (row, position of the function) before each step.
+    """
+
+    def __init__(self, job: Mapping[str, Any], folder: Path, at: At) -> None:
+        source, self._output = job["spec"]["source"], job["spec"]["output"]
+        self._attempt: str = job["attempt"]
+        self._folder = folder
+        self._columns: list[str] = job["columns"]
+        self._delimiter, self._encoding = source["delimiter"], source["encoding"]
+        self._where = compile_where(source["where"], self._columns)
+        self._id = self._columns.index(source["idColumn"])
+        self._template = template.parse(source["images"]) if source["images"] else None
+        pieces = self._template.pieces if self._template else ()
+        self._path_cells = [self._columns.index(text) if is_column else -1 for is_column, text in pieces]
+        self._max_pixels = source["maxPixels"]
+        self._reader = ImageReader(Path(job["dataRoot"]), source["maxBytes"])
+        self._copies = not job["functions"]
+        self._chain = Chain(job["functions"], seed=job["spec"]["seed"])
+        self._extension = names.EXTENSIONS[self._output["format"]]
+        self._at = at
+        self._csv = os.open(job["csv"], os.O_RDONLY | os.O_CLOEXEC)
+
+    def run(self, task: Task) -> dict[str, Any]:
+        """Runs a batch and returns its summary, which is also in the batch's folder, complete.
+
+        Raises:
+            InputChangedError: the CSV is not the planned one.
+            OSError: the storage fails, or is full.
+        """
+        data = os.pread(self._csv, task.byte_end - task.byte_start, task.byte_start)
+        if zlib.crc32(data) != task.crc:
+            raise InputChangedError(f"rows {task.first_row} to {task.first_row + task.rows - 1} are not those planned")
+        folder = self._folder / names.folder(task.first_row)
+        folder.mkdir()  # never makedirs: the round's folder may be gone, and then nothing may be written any more
+        batch = _Batch(folder, f"images/{folder.name}")
+        for record in records(data, task.first_row, self._columns, self._delimiter, self._encoding):
+            try:
+                self._run_row(record, batch, task.doomed.get(str(record.row)))
+            except RowFailure as failure:
+                batch.fail(record, "" if record.problem else record.cells[self._id], failure)
+        summary = batch.summary(task, self._attempt)
+        _write(folder / (SUMMARY + ".part"), "\n".join([json.dumps(summary), *batch.lines, ""]).encode())
+        os.rename(folder / (SUMMARY + ".part"), folder / SUMMARY)
+        return summary
+
+    def _run_row(self, record: Record, batch: _Batch, doom: list[str] | None) -> None:
+        """Takes one row through the checks and functions in the order of the contract."""
+        if record.problem:
+            raise RowFailure(RowReason.MALFORMED_ROW, record.problem)
+        if not self._where(record.cells):
+            batch.filtered += 1
+            return
+        id = record.cells[self._id]
+        name = names.claim(id, self._extension, batch.taken, record.row) if self._template else None
+        if doom:
+            raise RowFailure(RowReason(doom[0]), doom[2], doom[1])
+        row = dict(zip(self._columns, record.cells, strict=True))
+        self._at(record.row, DECODE)
+        data = self._read_image(record.cells, batch) if self._template else None
+        if data is not None and self._copies:
+            images.verify(data, max_pixels=self._max_pixels)
+            batch.succeed(record, name, data, ())
+            return
+        image = None
+        if data is not None:
+            image = images.decode(data, max_pixels=self._max_pixels, scale_for=lambda size: self._chain.scale(size, id))
+        outcome = self._chain.run(image, row, id, lambda position: self._at(record.row, position))
+        if outcome.skipped:
+            batch.skipped += 1
+            return
+        encoded = None
+        if outcome.image is not None:
+            self._at(record.row, ENCODE)
+            name = name or names.claim(id, self._extension, batch.taken, record.row)
+            output = self._output
+            encoded = images.encode(outcome.image, format=output["format"], quality=output["quality"], background=output["background"])
+        batch.succeed(record, name, encoded, outcome.columns)
+
+    def _read_image(self, cells: list[str], batch: _Batch) -> bytes:
+        assert self._template is not None
+        for index in self._path_cells:
+            if index >= 0 and not cells[index]:
+                raise RowFailure(RowReason.IMAGE_NOT_FOUND, f"the column {self._columns[index]!r} is empty")
+        path = self._template.fill_cells(self._path_cells, cells)
+        data = self._reader.read(path)
+        batch.inputs.update(f"{hashlib.sha256(data).hexdigest()}  {path}\n".encode())
+        return data
+
+
+class _Batch:
+    """What has become of the rows of a batch so far."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+        self.taken: dict[str, int] = {}
+        self.filtered = self.skipped = self.images = self.bytes = 0
+        self.inputs, self.outputs = hashlib.sha256(), hashlib.sha256()
+        self.failures: list[dict[str, object]] = []
+        self.columns: dict[tuple[int, str, str], None] = {}
+        self.lines: list[str] = []
+
+    def fail(self, record: Record, id: str, failure: RowFailure) -> None:
+        self.failures.append(
+            {
+                "row": record.row,
+                "id": id,
+                "reason": failure.reason.value,
+                "function": failure.function,
+                "message": one_line(failure.message),
+            }
+        )
+
+    def succeed(
+        self,
+        record: Record,
+        name: str | None,
+        data: bytes | None,
+        columns: tuple[tuple[int, str, dict[str, object]], ...],
+    ) -> None:
+        url = ""
+        if data is not None:
+            assert name is not None
+            _write(self.folder / name, data)
+            self.outputs.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode())
+            self.images += 1
+            self.bytes += len(data)
+            url = f"{self.url}/{name}"
+        for position, function, values in columns:
+            self.columns.update(dict.fromkeys((position, function, column) for column in values))
+        line: list[object] = [csv_line([*record.cells, url])]
+        if columns:
+            line.append([[position, values] for position, _, values in columns])
+        self.lines.append(json.dumps(line))
+
+    def summary(self, task: Task, attempt: str) -> dict[str, Any]:
+        return {
+            "first_row": task.first_row,
+            "attempt": attempt,
+            "rows": task.rows,
+            "succeeded": len(self.lines),
+            "filtered": self.filtered,
+            "skipped": self.skipped,
+            "failed": len(self.failures),
+            "images": self.images,
+            "bytes": self.bytes,
+            "images_sha256": self.outputs.hexdigest(),
+            "inputs_sha256": self.inputs.hexdigest(),
+            "columns": sorted(self.columns),
+            "byte_start": task.byte_start,
+            "byte_end": task.byte_end,
+            "failures": self.failures,
+        }
+
+
+def one_line(message: str) -> str:
+    """A message for the ledger: one line of at most 500 characters, control characters replaced, addresses masked."""
+    text = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", " ".join(message.split()))
+    text = "".join(char if char.isprintable() else "�" for char in text)
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a new file whole; a full disk is an OSError for the whole batch, never a row's fault."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,131 @@
+"""The process that runs rows: `python -m pipelinejob.child`, started by a parent, without credentials.
+
+It reads one JSON object a line from its standard input (first the job, then tasks) and answers with one a line. It
+ends when its input ends, at once, whatever it is doing: so it never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import mmap
+import os
+import queue
+import signal
+import struct
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipelinejob.batch import BatchRunner, InputChangedError, Task
+
+MARK = struct.Struct("=qid")  # row, position of the function, when it began (monotonic seconds)
+IDLE = -1
+PARENT = "PIPELINEJOB_PARENT"  # the environment variable with the parent's pid
+
+
+def main() -> None:
+    """Runs tasks until the input ends."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    lines, answers = _private_pipes()
+    job = json.loads(lines.readline())
+    folder = Path(job["folder"])
+    folder.mkdir()
+    mark = Mark(folder / "mark", create=True)
+    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_tasks, args=(lines, tasks), daemon=True).start()
+    try:
+        runner = BatchRunner(job, folder, mark.set)
+    except Exception as error:  # a function that cannot be loaded: the parent says so
+        _answer(answers, {"fatal": f"{type(error).__name__}: {error}"})
+        return
+    _answer(answers, {"ready": os.getpid()})
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no need to look at it again and again
+    while True:
+        task = Task(**json.loads(tasks.get()))
+        _answer(answers, _run(runner, task))
+        mark.set(IDLE, 0)
+
+
+def _run(runner: BatchRunner, task: Task) -> dict[str, Any]:
+    try:
+        summary = runner.run(task)
+    except InputChangedError as error:
+        return {"changed": str(error)}
+    except OSError as error:
+        return {"storage": f"{error.strerror or error}: {error.filename or ''}", "first_row": task.first_row}
+    except Exception:
+        return {"bug": traceback.format_exc(), "first_row": task.first_row}
+    return {"done": task.first_row, "published": summary["succeeded"] > 0, "rows": task.rows, "failed": summary["failed"]}
+
+
+class Mark:
+    """A few bytes of shared memory that say which row and function a child is at, readable after its death."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        flags = os.O_RDWR | (os.O_CREAT if create else 0) | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            if create:
+                os.write(descriptor, MARK.pack(IDLE, 0, 0.0))
+            self._memory = mmap.mmap(descriptor, MARK.size)
+        finally:
+            os.close(descriptor)
+
+    def set(self, row: int, position: int) -> None:
+        """Notes that this step of this row begins now."""
+        MARK.pack_into(self._memory, 0, row, position, time.monotonic())
+
+    def get(self) -> tuple[int, int, float]:
+        """(row or IDLE, position, when it began)."""
+        row, position, began = MARK.unpack_from(self._memory, 0)
+        return row, position, began
+
+    def close(self) -> None:
+        """Lets go of the memory."""
+        self._memory.close()
+
+
+def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Takes over standard input and output for the protocol; what functions print goes to standard error."""
+    lines = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return lines, answers
+
+
+def _read_tasks(lines: BinaryIO, tasks: queue.SimpleQueue[bytes]) -> None:
+    for line in lines:
+        tasks.put(line)
+    os._exit(0)  # the parent is gone, or done with us
+
+
+def _answer(answers: BinaryIO, message: dict[str, Any]) -> None:
+    try:
+        answers.write(json.dumps(message).encode() + b"\n")
+    except BrokenPipeError:
+        os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Asks Linux for a SIGKILL when the parent dies: also where a function holds the interpreter for ever."""
+    if sys.platform != "linux":
+        return
+    import ctypes  # noqa: PLC0415 - only needed here
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(os.environ[PARENT]):
+        os._exit(0)  # it died before we asked
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""The `pipelinejob` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelinejob import jobfile, local, report
+from pipelinejob.commit import OURS
+from pipelinejob.functions import BUILTINS
+from pipelinejob.lock import holder, is_held
+from pipelinejob.model import PipelineJob
+from pipelinejob.paths import data_root
+from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.store import Database, EmbeddedServer, Job, Store
+
+STARTUP_PATIENCE = 10.0  # seconds to wait for a database before a command gives up
+EXIT_INTERRUPTED = 130
+
+# Typer carries its own copy of click and exports this one of its errors.
+_UsageError: Any = typer.BadParameter.__base__
+
+app = typer.Typer(
+    name="pipelinejob",
+    help="Runs a chain of functions over every row of a CSV, and accounts for every row.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+File = Annotated[Path, typer.Argument(help="The job file (YAML).", show_default=False)]
+Name = Annotated[str, typer.Argument(help="The job's name.", show_default=False)]
+Data = Annotated[str, typer.Option("--data", help="The data root: csv, images and output are below it.")]
+OutputRoot = Annotated[str | None, typer.Option("--output-root", help="Where outputs go when the data root is read-only.")]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database", envvar="PIPELINEJOB_DATABASE_URL", help="A Postgres URL; unset: the embedded server."),
+]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The job's namespace.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
+
+
+@app.command()
+def run(
+    file: File,
+    data: Data = ".",
+    output_root: OutputRoot = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=10_000, help="Processes, in place of spec.parallelism.")] = None,
+    database: DatabaseUrl = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Start anew: remove the job of that name and its output.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a job, or go on with one that was interrupted."""
+    began = time.monotonic()
+    request = _request(file, data, output_root, workers, limit, replace)
+    if request.job.spec.mode == "plan":
+        _plan(request, count=False, json=json, began=began)
+        return
+    store = None
+    try:
+        local.inspect(request)  # what is wrong with the job shows before a database is started
+        with report.console_reporter() as reporter:
+            store = _open_store(database, reporter.say)
+            result = local.run(request, store, reporter)
+        failures = store.top_failures(result.job.uid)
+    except JobError as error:
+        known = None if store is None or error.reason is JobReason.DATABASE_UNAVAILABLE else _find(store, request.job)
+        raise typer.Exit(_fail(error, json, began, request.job, known)) from None
+    finally:
+        if store is not None:
+            store.close()
+    report.show_result(result, failures, json=json, seconds=time.monotonic() - began)
+    raise typer.Exit(_exit_code(result))
+
+
+@app.command()
+def plan(
+    file: File,
+    data: Data = ".",
+    output_root: OutputRoot = None,
+    count: Annotated[bool, typer.Option("--count", help="Read the whole file for exact numbers.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what a job would do; writes nothing, starts no database."""
+    _plan(_request(file, data, output_root, None, None, False), count=count, json=json, began=time.monotonic())
+
+
+def _plan(request: local.Request, *, count: bool, json: bool, began: float) -> None:
+    from pipelinejob import preview  # noqa: PLC0415 - pandas, which nothing else needs, takes half a second to load
+
+    csv, _, _ = local.inspect(request)
+    index = local.scan(request, csv)
+    shards = local.check_shard_count(request.job.spec, index.rows) if index.rows else 0
+    seen = preview.look(csv, request.job, index, whole=count)
+    report.show_plan(request, index, shards, seen, json=json, seconds=time.monotonic() - began)
+
+
+@app.command()
+def init(csv: Annotated[Path, typer.Argument(help="The CSV to make a job for.", show_default=False)]) -> None:
+    """Write a commented job file for a CSV, guessing its id and image columns."""
+    from pipelinejob import scaffold  # noqa: PLC0415 - only this command needs it
+
+    path = scaffold.write(csv)
+    typer.echo(f"wrote {path}: look it over, then\n  pipelinejob plan {path}\n  pipelinejob run {path}")
+
+
+@app.command()
+def functions(json: Json = False) -> None:
+    """List the built-in functions with their params."""
+    report.show_functions(list(BUILTINS.values()), json=json)
+
+
+@app.command(name="list")
+def list_jobs(database: DatabaseUrl = None, json: Json = False) -> None:
+    """List the jobs in the ledger."""
+    with _store(database) as store:
+        jobs = store.jobs()
+        states = [_state(job) for job in jobs]
+    report.show_list(jobs, states, json=json)
+
+
+@app.command()
+def status(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
+    """Show how a job stands."""
+    with _store(database) as store:
+        result = _result(store, _job(store, namespace, name))
+        top = store.top_failures(result.job.uid)
+    report.show_status(result, top, json=json)
+
+
+@app.command()
+def failures(
+    name: Name,
+    reason: Annotated[str | None, typer.Option("--reason", help="Only rows that failed for this reason.")] = None,
+    namespace: Namespace = "default",
+    database: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """List the rows that failed, each with its reason."""
+    with _store(database) as store:
+        job = _job(store, namespace, name)
+        report.show_failures(store.failures(job.uid, reason), json=json)
+
+
+@app.command()
+def results(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
+    """Show where the results are, and make a contact sheet of 20 images."""
+    with _store(database) as store:
+        result = _result(store, _job(store, namespace, name))
+    report.show_results(result, _home(), json=json)
+
+
+@app.command()
+def cancel(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
+    """Cancel a job for good; what is done is kept."""
+    with _store(database) as store:
+        job = _job(store, namespace, name)
+        result = _result(store, local.cancel(job, store, is_running=_running(job)))
+        top = store.top_failures(result.job.uid)
+    report.show_status(result, top, json=json)
+
+
+@app.command()
+def delete(
+    name: Name,
+    output: Annotated[bool, typer.Option("--output", help="Delete its output folder, too.")] = False,
+    namespace: Namespace = "default",
+    database: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Remove a job from the ledger; its output stays unless asked for."""
+    with _store(database) as store:
+        result = _result(store, _job(store, namespace, name))
+        local.delete(result.job, store, with_output=output)
+    kept = "" if output else f"; its output stays in {result.output}"
+    report.show_done(result, f"deleted {name}{kept}", json=json)
+
+
+def _request(file: Path, data: str, output_root: str | None, workers: int | None, limit: int | None, replace: bool) -> local.Request:
+    job, functions = jobfile.load(file)
+    if workers is not None:
+        job = job.model_copy(update={"spec": job.spec.model_copy(update={"parallelism": workers})})
+    root = data_root(data)
+    outputs = Path(output_root) if output_root is not None else root
+    if output_root is not None:
+        outputs.mkdir(parents=True, exist_ok=True)
+    return local.Request(job, functions, root, outputs.resolve(), _home(), limit, replace)
+
+
+def _home() -> Path:
+    """The folder of everything of ours on a laptop: the ledger's server, logs, contact sheets."""
+    return Path(os.environ.get("PIPELINEJOB_HOME") or ".pipelinejob").absolute()
+
+
+def _open_store(url: str | None, say: Callable[[str], None]) -> Store:
+    give_url = (lambda: url) if url else EmbeddedServer(_home()).url
+    return Store(Database(give_url, patience=STARTUP_PATIENCE, say=say))
+
+
+class _store:
+    """The ledger, for a short command."""
+
+    def __init__(self, url: str | None) -> None:
+        self._url = url
+
+    def __enter__(self) -> Store:
+        self._opened = _open_store(self._url, lambda message: typer.echo(message, err=True))
+        return self._opened
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+
+def _job(store: Store, namespace: str, name: str) -> Job:
+    job = store.find_job(namespace, name)
+    if job is None:
+        known = ", ".join(other.name for other in store.jobs()[:10]) or "none"
+        raise JobError(JobReason.INVALID_SPEC, f"no job {name!r} in the ledger (it has: {known}); 'pipelinejob list' shows all")
+    return job
+
+
+def _find(store: Store, wanted: PipelineJob) -> local.Result | None:
+    """The job as the ledger has it, with fresh counts."""
+    job = store.find_job(wanted.metadata.namespace, wanted.metadata.name)
+    return _result(store, job) if job else None
+
+
+def _result(store: Store, job: Job) -> local.Result:
+    rows, shards = store.update_counts(job.uid)
+    return local.Result(store.get_job(job.uid), rows, shards, note=_state(job))
+
+
+def _running(job: Job) -> bool:
+    return is_held(Path(job.output_root) / job.output / OURS / "lock")
+
+
+def _state(job: Job) -> str | None:
+    """What to add to a phase that was left behind by a process that died, or that is being worked on."""
+    if job.phase in (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED, Phase.SUSPENDED):
+        return job.message
+    if _running(job):
+        return f"running as process {holder(Path(job.output_root) / job.output / OURS / 'lock')}"
+    return local.interrupted_message(job.rows)
+
+
+def _exit_code(result: local.Result) -> int:
+    if result.interrupted is not None:
+        return EXIT_INTERRUPTED
+    return 0 if result.job.phase == Phase.COMPLETE else 1
+
+
+def main() -> None:
+    """The command's entry: turns every error into a message and an exit code, and with --json into an object."""
+    json, began = "--json" in sys.argv, time.monotonic()
+    try:
+        code = app(standalone_mode=False) or 0
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # it has printed the help
+            sys.exit(2)
+        code = _fail(JobError(JobReason.INVALID_SPEC, error.format_message()), json, began)
+    except JobError as error:
+        code = _fail(error, json, began)
+    except (KeyboardInterrupt, typer.Abort):
+        report.show_interrupt(json=json)
+        code = EXIT_INTERRUPTED
+    sys.exit(code)
+
+
+def _fail(error: JobError, json: bool, began: float, job: PipelineJob | None = None, result: local.Result | None = None) -> int:
+    report.show_error(error, job, result, json=json, seconds=time.monotonic() - began)
+    return 2 if error.reason is JobReason.INVALID_SPEC else 1

@@ -1,0 +1,200 @@
+"""The commit protocol: how a finished batch becomes part of the output, once, whatever dies in between.
+
+    attempt folder ── make durable ──▶ rename to images/<first row>/ ── the commit ──▶ record in the ledger
+
+The same on a laptop and in pods; no Kubernetes, no processes. Everything of ours lives in `<output>/.pipelinejob/`:
+
+    owner.json                      whose output this is
+    lock                            held by the processes of a run
+    <uid>/open-<round>/<process>/   attempt folders; renaming the round's folder away fences all its processes
+    records/<first row>.jsonl       after finalize: the batches' records
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelinejob import faults, names
+from pipelinejob.batch import SUMMARY
+from pipelinejob.reasons import JobError, JobReason
+
+OURS = ".pipelinejob"
+
+
+class RoundClosedError(Exception):
+    """The round is over: nothing of it can be published any more."""
+
+
+class OutputFolder:
+    """The output folder of one job, with the steps of the protocol that touch the file system."""
+
+    def __init__(self, path: Path, uid: str) -> None:
+        self.path = path
+        self.images = path / "images"
+        self.ours = path / OURS
+        self.records = self.ours / "records"
+        self._job = self.ours / uid
+        self.uid = uid
+
+    def round_folder(self, round_number: int) -> Path:
+        """Where the attempt folders of a round are."""
+        return self._job / f"open-{round_number}"
+
+    def open_round(self, round_number: int) -> Path:
+        """Makes the folders of a round."""
+        self.images.mkdir(exist_ok=True)
+        self._job.mkdir(exist_ok=True)
+        folder = self.round_folder(round_number)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def close_rounds(self) -> None:
+        """Fences all rounds: renames their folders away, then removes them until they are gone."""
+        if not self._job.exists():
+            return
+        for folder in sorted(self._job.iterdir()):
+            if folder.name.startswith("open-"):
+                folder.rename(self._job / f"closed-{folder.name}")
+        faults.point("closed")
+        _remove(self._job)
+
+    def finished_attempts(self) -> list[Path]:
+        """Attempt folders, of any round, whose batch is complete but not published."""
+        return sorted(item.parent for item in self._job.glob(f"open-*/*/*/{SUMMARY}"))
+
+    def publish(self, attempt: Path, *, durable: bool) -> dict[str, Any]:
+        """Publishes a finished batch, and returns the summary to record: that of the published folder, whoever
+        published it.
+
+        A batch without a succeeded row has nothing to publish; its record is all there is of it.
+
+        Raises:
+            RoundClosedError: the round is over.
+        """
+        target = self.images / attempt.name
+        if read_summary_succeeded(attempt) == 0:
+            return read_summary(attempt)
+        if durable:
+            _sync(attempt)
+        faults.point("durable")
+        try:
+            attempt.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
+            if not (target / SUMMARY).exists():
+                raise RoundClosedError(str(attempt)) from None
+        if durable:
+            _sync_folder(self.images)
+        faults.point("published")
+        return read_summary(target)
+
+    def published(self) -> Iterator[int]:
+        """The first rows of published batches whose records are still in their folders."""
+        if self.images.exists():
+            for folder in sorted(self.images.iterdir()):
+                if (folder / SUMMARY).exists():
+                    yield int(folder.name)
+
+    def summary_of(self, first_row: int) -> dict[str, Any]:
+        """The summary of a published batch."""
+        return read_summary(self.images / names.folder(first_row))
+
+    def record_file(self, first_row: int) -> Path:
+        """Where finalize finds the record of a batch."""
+        return self.records / f"{names.folder(first_row)}.jsonl"
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of the batch in this folder."""
+    with open(folder / SUMMARY, encoding="utf-8") as file:
+        summary: dict[str, Any] = json.loads(file.readline())
+    return summary
+
+
+def read_summary_succeeded(folder: Path) -> int:
+    """How many rows of the batch in this attempt folder succeeded.
+
+    Raises:
+        RoundClosedError: the folder is gone with its round.
+    """
+    try:
+        return int(read_summary(folder)["succeeded"])
+    except FileNotFoundError:
+        raise RoundClosedError(str(folder)) from None
+
+
+def claim_output(path: Path, owner: dict[str, str]) -> None:
+    """Makes `owner` ({uid, namespace, name}) the owner of an output folder; it is made if missing.
+
+    The file appears whole or not at all, and only one owner can make it.
+
+    Raises:
+        JobError: OutputConflict, when it belongs to another job or holds files that are not ours.
+    """
+    ours = path / OURS
+    if not ours.exists() and path.exists() and any(path.iterdir()):
+        raise JobError(
+            JobReason.OUTPUT_CONFLICT,
+            f"the output folder {path} is not empty and was not made by PipelineJob: choose another spec.output.path, or empty it",
+        )
+    ours.mkdir(parents=True, exist_ok=True)
+    draft = ours / f"owner-{os.getpid()}.json"
+    draft.write_text(json.dumps(owner) + "\n")
+    try:
+        os.link(draft, ours / "owner.json")
+    except FileExistsError:
+        found = read_owner(path)
+        if found is not None and found["uid"] != owner["uid"]:
+            raise JobError(
+                JobReason.OUTPUT_CONFLICT,
+                f"the output folder {path} belongs to the job {found['namespace']}/{found['name']} (uid {found['uid']}): "
+                "choose another spec.output.path, or delete that job and its output",
+            ) from None
+    finally:
+        draft.unlink()
+
+
+def read_owner(path: Path) -> dict[str, str] | None:
+    """Whose output a folder is, or None when it is nobody's."""
+    try:
+        owner: dict[str, str] = json.loads((path / OURS / "owner.json").read_text())
+    except FileNotFoundError:
+        return None
+    return owner
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder until it is gone: a process that is not stopped yet may still add to it."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+    shutil.rmtree(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Makes a folder and its files survive the death of the machine."""
+    for item in folder.iterdir():
+        descriptor = os.open(item, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

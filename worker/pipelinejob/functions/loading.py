@@ -1,0 +1,87 @@
+"""From an entry of spec.functions to a Function: built in, or a user's own from a file or a module."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipelinejob.functions.builtin import BUILTINS
+from pipelinejob.functions.errors import told
+from pipelinejob.functions.registry import Function, Kind, suggestion
+
+
+def load(entry: Mapping[str, object]) -> Function:
+    """The function of a spec entry {name, file? | module?}; `path`, when present, is where `file` really is.
+
+    A user's file is run once, from the very bytes that the digest is of, and leaves no __pycache__. Its own folder is
+    not searched for imports: what it needs beyond the one file is a module.
+
+    Raises:
+        ValueError: no such function, or the file or module cannot be run; the text says where and why.
+    """
+    name = str(entry["name"])
+    if entry.get("file"):
+        return _from_file(name, Path(str(entry.get("path") or entry["file"])), str(entry["file"]))
+    if entry.get("module"):
+        return _from_module(name, str(entry["module"]))
+    if name not in BUILTINS:
+        raise ValueError(f"no built-in function '{name}'; {suggestion(name, list(BUILTINS))}")
+    return BUILTINS[name]
+
+
+def _from_file(name: str, path: Path, shown: str) -> Function:
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{shown}: {error.strerror or 'cannot be read'}") from None
+    digest = sha256(source).hexdigest()
+    module = ModuleType(f"pipelinejob_user_{digest[:16]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up here
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
+        raise ValueError(_trouble(shown, str(path), error)) from None
+    return _function(name, module, shown, f"sha256:{digest}")
+
+
+def _from_module(name: str, dotted: str) -> Function:
+    try:
+        module = importlib.import_module(dotted)
+    except (Exception, SystemExit) as error:
+        raise ValueError(_trouble(f"module {dotted}", "", error)) from None
+    file = getattr(module, "__file__", None)
+    digest = f"sha256:{sha256(Path(file).read_bytes()).hexdigest()}" if file else f"module:{dotted}"
+    return _function(name, module, dotted, digest)
+
+
+def _function(name: str, module: ModuleType, shown: str, digest: str) -> Function:
+    call: Any = getattr(module, name, None)
+    if not callable(call):
+        own = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
+        raise ValueError(f"{shown} defines no function '{name}'; {suggestion(name, own) if own else 'it defines none'}")
+    import inspect  # noqa: PLC0415 - only where there are users' functions
+
+    try:
+        inspect.signature(call).bind_partial("image", "row")
+    except (TypeError, ValueError):
+        raise ValueError(f"{shown}: '{name}' must take an image and a row; expected def {name}(image, row, ...)") from None
+    return Function(name, call, Kind.ROW, digest)
+
+
+def _trouble(shown: str, path: str, error: BaseException) -> str:
+    """Why a user's code cannot be run, with the line of it at which Python gave up."""
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace and not isinstance(error, SyntaxError):
+        if trace.tb_frame.f_code.co_filename == path:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    text = f"SyntaxError: {error.msg}" if isinstance(error, SyntaxError) else told(error)
+    return f"{shown}, line {line}: {text}" if line else f"{shown}: {text}"

@@ -1,0 +1,40 @@
+"""From the functions of a spec to the functions of a run: checked, with defaults, digests and where files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelinejob.functions.loading import load
+
+
+def resolve_functions(entries: Sequence[Mapping[str, Any]], folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Checks each entry of spec.functions and fills in what a run needs to know.
+
+    Args:
+        entries: as in the spec, {name, params, file, module, timeoutSeconds}.
+        folder: the job file's folder, from where `file` is looked up.
+
+    Returns:
+        The entries with `params` complete, `digest` and, for a file, `path`; and the problems as (field, message),
+        the field below `spec`, as "functions[0].params.width".
+    """
+    resolved: list[dict[str, Any]] = []
+    problems: list[tuple[str, str]] = []
+    for index, entry in enumerate(entries):
+        field = f"functions[{index}]"
+        if entry.get("file") and entry.get("module"):
+            problems.append((f"{field}.module", "stands beside 'file': give one of them"))
+            continue
+        place = {"path": str((folder / entry["file"]).resolve())} if entry.get("file") else {}
+        try:
+            function = load({**entry, **place})
+        except ValueError as error:
+            key = next((key for key in ("file", "module") if entry.get(key)), "name")
+            problems.append((f"{field}.{key}", str(error)))
+            continue
+        problems += [(f"{field}.params.{param}", message) for param, message in function.check(entry["params"])]
+        if not problems:
+            resolved.append({**entry, **place, "params": function.resolve(entry["params"]), "digest": function.digest})
+    return resolved, problems

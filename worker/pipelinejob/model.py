@@ -1,0 +1,363 @@
+"""The PipelineJob: its spec and its status as pydantic models, the single source of the CRD and of every check.
+
+What a field may hold stands here once, with the words a user reads when it holds something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.alias_generators import to_camel
+
+from pipelinejob import template, where
+from pipelinejob.reasons import JobError, JobReason
+
+GROUP, VERSION, KIND = "pipelinejob.dev", "v1alpha1", "PipelineJob"
+API_VERSION = f"{GROUP}/{VERSION}"
+NAME_PATTERN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+MAX_NAME = 40
+MAX_SHARDS = 50_000
+MUTABLE = ("parallelism", "suspend", "cancel", "failurePolicy", "ttlSecondsAfterFinished")
+
+
+class Model(BaseModel):
+    """A part of the resource: camelCase outside, unknown fields refused, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True, frozen=True)
+
+
+class Source(Model):
+    """Where the rows come from."""
+
+    csv: str
+    images: str | None = None
+    id_column: str = "id"
+    where: dict[str, Any] = {}
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    max_pixels: int = Field(100_000_000, ge=1)
+    max_bytes: int = Field(67_108_864, ge=1)
+
+    @field_validator("csv")
+    @classmethod
+    def _csv(cls, value: str) -> str:
+        return _relative_path(value)
+
+    @field_validator("images")
+    @classmethod
+    def _images(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        literal = template.parse(value)
+        start = literal.pieces[0][1] if literal.pieces and not literal.pieces[0][0] else ""
+        if re.match(r"https?:", start, re.IGNORECASE):
+            raise ValueError("must be a path below the data root; addresses (http://, https://) are not supported yet")
+        _relative_path(value)
+        return value
+
+    @field_validator("delimiter")
+    @classmethod
+    def _delimiter(cls, value: str) -> str:
+        if len(value) != 1 or not (value == "\t" or " " <= value <= "~") or value.isalnum() or value == '"':
+            raise ValueError(f"must be one ASCII character that is no letter, digit or quote, got {value!r}")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding(cls, value: str) -> str:
+        return _ascii_encoding(value)
+
+    @field_validator("where")
+    @classmethod
+    def _where(cls, value: dict[str, Any]) -> dict[str, Any]:
+        found = [f"{path}\x00{message}" for path, message in where.problems(value)]
+        if found:
+            raise ValueError("\x01".join(found))
+        return value
+
+
+class FunctionRef(Model):
+    """One step of the chain: a built-in function, or one of the user's own from a file or a module."""
+
+    name: str = Field(min_length=1)
+    params: dict[str, Any] = {}
+    file: str | None = None
+    module: str | None = None
+    timeout_seconds: int = Field(300, ge=1, le=86_400)
+
+
+class Output(Model):
+    """Where the results go, and in which form."""
+
+    path: str | None = None
+    format: Literal["jpeg", "png", "webp"] = "jpeg"
+    quality: int = Field(75, ge=1, le=100)
+    background: str = "white"
+    url_column: str = Field("url", min_length=1)
+    fsync: Literal["auto", "always", "never"] = "auto"
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        return value if value is None else _relative_path(value)
+
+    @field_validator("background")
+    @classmethod
+    def _background(cls, value: str) -> str:
+        from PIL import ImageColor  # noqa: PLC0415 - only where a spec is checked
+
+        try:
+            colour = ImageColor.getrgb(value)
+        except ValueError:
+            raise ValueError(f"must be a colour name or #rrggbb, got {value!r}") from None
+        if len(colour) != len("rgb"):
+            raise ValueError(f"must be an opaque colour, as #rrggbb, got {value!r}")
+        return value
+
+
+class Sharding(Model):
+    """How the rows are cut."""
+
+    rows_per_shard: int | None = Field(None, ge=1)
+    batch_rows: int = Field(200, ge=1, le=100_000)
+
+
+class FailurePolicy(Model):
+    """The failure budget; broken when the value is greater, not equal."""
+
+    max_failed_rows_percent: float = Field(5, ge=0, le=100)
+    max_failed_rows: int | None = Field(None, ge=0)
+
+
+class PersistentVolumeClaim(Model):
+    """A claim in the job's namespace."""
+
+    claim_name: str
+
+
+class Data(Model):
+    """The data root in a cluster, mounted at /data."""
+
+    persistent_volume_claim: PersistentVolumeClaim
+
+
+class Worker(Model):
+    """What of the worker pods a user may choose."""
+
+    image: str | None = None
+    resources: dict[str, Any] | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: list[dict[str, Any]] | None = None
+    image_pull_secrets: list[dict[str, str]] | None = None
+    priority_class_name: str | None = None
+
+
+class Spec(Model):
+    """What the user wants."""
+
+    source: Source
+    functions: list[FunctionRef] = []
+    output: Output = Output()
+    sharding: Sharding = Sharding()
+    parallelism: int = Field(2, ge=1, le=10_000)
+    backoff_limit_per_index: int = Field(3, ge=0, le=1_000)
+    failure_policy: FailurePolicy = FailurePolicy()
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
+    suspend: bool = False
+    cancel: bool = False
+    mode: Literal["run", "plan"] = "run"
+    ttl_seconds_after_finished: int | None = Field(None, ge=0)
+    data: Data | None = None
+    worker: Worker | None = None
+
+    def rows_per_shard(self, rows: int) -> int:
+        """Rows of a shard for a CSV of that many rows: as asked, else rows/(4*parallelism) held to 10,000-50,000."""
+        if self.sharding.rows_per_shard is not None:
+            return self.sharding.rows_per_shard
+        return min(max(rows // (4 * self.parallelism), 10_000), 50_000)
+
+    def immutable(self) -> dict[str, Any]:
+        """The fields that may not change once the job exists, as the resource spells them, defaults filled in."""
+        return {key: value for key, value in self.as_dict().items() if key not in MUTABLE}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The spec as the resource spells it, defaults filled in."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Metadata(BaseModel):
+    """The parts of ObjectMeta that matter here; Kubernetes owns the others."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+    name: Annotated[str, Field(max_length=MAX_NAME, pattern=f"^{NAME_PATTERN}$")]
+    namespace: Annotated[str, Field(max_length=63, pattern=f"^{NAME_PATTERN}$")] = "default"
+
+
+class PipelineJob(Model):
+    """The resource, as a user writes it."""
+
+    api_version: Literal["pipelinejob.dev/v1alpha1"]
+    kind: Literal["PipelineJob"]
+    metadata: Metadata
+    spec: Spec
+    status: dict[str, Any] | None = None
+
+    @property
+    def output_path(self) -> str:
+        """The output folder below the data root."""
+        return self.spec.output.path or f"output/{self.metadata.namespace}/{self.metadata.name}"
+
+
+class Rows(Model):
+    """How many rows ended in which way; the last five sum to the first."""
+
+    total: int = 0
+    succeeded: int = 0
+    filtered: int = 0
+    skipped: int = 0
+    failed: int = 0
+    pending: int = 0
+
+
+class Shards(Model):
+    """How many shards there are, and how they stand."""
+
+    total: int = 0
+    active: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+
+class TopFailure(Model):
+    """A reason with its count and one example."""
+
+    reason: str
+    count: int
+    example: str
+
+
+def budget_breach(policy: FailurePolicy, rows: Rows) -> str | None:
+    """Says which limit the failed rows are above, or None; percent = 100*failed/(succeeded+skipped+failed)."""
+    ran = rows.succeeded + rows.skipped + rows.failed
+    if policy.max_failed_rows is not None and rows.failed > policy.max_failed_rows:
+        return (
+            f"{rows.failed} of {ran} rows failed, more than spec.failurePolicy.maxFailedRows {policy.max_failed_rows}: "
+            "mend the cause, or raise it and run again"
+        )
+    limit = policy.max_failed_rows_percent
+    if 100 * rows.failed > limit * ran:
+        return (
+            f"{rows.failed} of {ran} rows failed ({100 * rows.failed / ran:.2f}%), more than "
+            f"spec.failurePolicy.maxFailedRowsPercent {limit:g}: mend the cause, or raise it and run again"
+        )
+    return None
+
+
+def job_digest(spec: Spec, function_digests: list[str]) -> str:
+    """The sha256 of everything that the output's bytes depend on besides the input: source, functions, output, seed,
+    batchRows."""
+    fields = spec.as_dict()
+    parts = {key: fields[key] for key in ("source", "functions", "output", "seed")}
+    parts["batchRows"] = spec.sharding.batch_rows
+    parts["functionDigests"] = function_digests
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def parse(document: object) -> PipelineJob:
+    """Checks a document, as read from YAML or JSON, and fills in the defaults.
+
+    Raises:
+        JobError: InvalidSpec, a line for each problem, each with the path of its field.
+    """
+    if not isinstance(document, dict):
+        raise JobError(JobReason.INVALID_SPEC, "expected a mapping with apiVersion, kind, metadata and spec")
+    try:
+        return PipelineJob.model_validate(document)
+    except ValidationError as error:
+        lines = [line for detail in error.errors() for line in _lines(detail)]
+        raise JobError(JobReason.INVALID_SPEC, "\n".join(dict.fromkeys(lines))) from None
+
+
+def _lines(detail: Any) -> list[str]:
+    """One of pydantic's errors in our words: the field's path, what was expected, what was found."""
+    path = field_path(detail["loc"])
+    kind, context, found = detail["type"], detail.get("ctx", {}), detail["input"]
+    if kind == "value_error":
+        text = str(context["error"])
+        if "\x00" in text:  # the problems of a where: (path, message) pairs
+            return [f"{path}.{sub}: {message}" for sub, message in (item.split("\x00") for item in text.split("\x01"))]
+        return [f"{path}: {text}"]
+    if kind == "extra_forbidden":
+        return [f"{path}: unknown field{_suggestion(detail['loc'])}"]
+    if kind == "missing":
+        return [f"{path}: is required"]
+    if path in ("metadata.name", "metadata.namespace") and isinstance(found, str):
+        limit = MAX_NAME if path == "metadata.name" else 63
+        return [f"{path}: must be a DNS label (a-z, 0-9 and '-') of at most {limit} characters, got {found!r}"]
+    expected = {
+        "int_type": "must be a whole number",
+        "float_type": "must be a number",
+        "bool_type": "must be true or false",
+        "string_type": "must be a string",
+        "list_type": "must be a list",
+        "dict_type": "must be a mapping",
+        "model_type": "must be a mapping",
+        "string_too_short": "must not be empty",
+        "literal_error": f"must be {context.get('expected')}",
+        "greater_than_equal": f"must be at least {context.get('ge')}",
+        "less_than_equal": f"must be at most {context.get('le')}",
+        "less_than": f"must be less than {context.get('lt')}",
+        "finite_number": "must be a finite number",
+    }.get(kind, detail["msg"])
+    hint = ": quote it" if kind == "string_type" and isinstance(found, bool | int | float) else ""
+    return [f"{path}: {expected}, got {'null' if found is None else repr(found)}{hint}"]
+
+
+def field_path(location: tuple[int | str, ...]) -> str:
+    """('spec', 'functions', 1, 'name') → spec.functions[1].name"""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    """What an unknown field may have been meant to be, among the fields that stand at its place."""
+    model: Any = PipelineJob
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        annotation = fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel))
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    close = get_close_matches(str(location[-1]), names, 1)
+    return f"; did you mean {close[0]!r}?" if close else f": expected one of {', '.join(names)}"
+
+
+def _relative_path(value: str) -> str:
+    if not value or value.strip() != value or "\x00" in value:
+        raise ValueError(f"must be a path below the data root, got {value!r}")
+    if value.startswith("/"):
+        raise ValueError(f"must be relative to the data root, got the absolute path {value!r}: pass the folder that holds it with --data")
+    if ".." in value.split("/"):
+        raise ValueError(f"must stay below the data root, got {value!r}: '..' is not allowed")
+    return value
+
+
+def _ascii_encoding(value: str) -> str:
+    """Encodings whose ASCII bytes always mean ASCII: only there are delimiters, quotes and line ends single bytes."""
+    ascii_text = "".join(map(chr, range(128))) + "\\u0041\\x41"
+    try:
+        extends = ascii_text.encode("ascii").decode(value) == ascii_text
+    except (LookupError, UnicodeError, ValueError):
+        extends = False
+    if not extends or value.lower().replace("_", "-") in ("punycode", "idna"):
+        raise ValueError(f"must name an encoding that extends ASCII, as utf-8, latin-1 or cp1252, got {value!r}")
+    return "utf-8" if value.lower().replace("_", "-") in ("utf-8-sig", "utf8", "utf-8") else value

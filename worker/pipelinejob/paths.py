@@ -1,0 +1,100 @@
+"""The paths of a job on a laptop: found below their roots, with advice when they are not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipelinejob import template
+from pipelinejob.commit import OURS, read_owner
+from pipelinejob.model import PipelineJob
+from pipelinejob.reasons import JobError, JobReason
+
+
+def data_root(given: str) -> Path:
+    """The real path of the data root.
+
+    Raises:
+        JobError: InputNotFound, when it is no folder.
+    """
+    path = Path(given)
+    if not path.is_dir():
+        raise JobError(
+            JobReason.INPUT_NOT_FOUND, f"the data folder {path} is not there: pass the folder that holds the CSV with --data DIR"
+        )
+    return path.resolve()
+
+
+def csv_path(job: PipelineJob, root: Path) -> Path:
+    """The CSV of a job.
+
+    Raises:
+        JobError: InvalidSpec when it leads outside the root, InputNotFound when it is no readable file.
+    """
+    name = job.spec.source.csv
+    path = root / name
+    if not _inside(path.resolve(), root):
+        raise JobError(JobReason.INVALID_SPEC, f"spec.source.csv: {name!r} leads outside the data root {root}")
+    if not path.exists():
+        raise JobError(
+            JobReason.INPUT_NOT_FOUND,
+            f"spec.source.csv: no file {name!r} in the data root {root}: check the path, or pass another root with --data DIR",
+        )
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise JobError(JobReason.INPUT_NOT_FOUND, f"spec.source.csv: {name!r} in {root} is no file that can be read")
+    return path
+
+
+def output_path(job: PipelineJob, root: Path, output_root: Path) -> Path:
+    """The output folder of a job; it need not exist yet.
+
+    Raises:
+        JobError: InvalidSpec when it leads outside its root, or is equal to, inside or above the input.
+    """
+    path = Path(os.path.normpath(output_root / job.output_path))
+    if not _inside(Path(os.path.realpath(path)), output_root):
+        raise _refused(job, f"leads outside {output_root}")
+    csv = root / job.spec.source.csv
+    if _inside(csv, path):
+        raise _refused(job, f"is or holds the input {job.spec.source.csv}")
+    images = job.spec.source.images
+    folder = template.parse(images).folder if images else ""
+    if folder and (_inside(path, root / folder) or _inside(root / folder, path)):
+        raise _refused(job, f"is inside or above the input folder {folder}")
+    for parent in path.parents:
+        if (parent / OURS / "owner.json").exists():
+            owner = read_owner(parent) or {}
+            raise _refused(job, f"is inside the output of the job {owner.get('namespace')}/{owner.get('name')}")
+        if parent == output_root:
+            break
+    return path
+
+
+def make_folder(path: Path, output_root: Path) -> None:
+    """Makes the output folder and checks that it can be written to.
+
+    Raises:
+        JobError: InvalidSpec, with what to pass instead.
+    """
+    ours = path / OURS
+    try:
+        ours.mkdir(parents=True, exist_ok=True)
+        probe = ours / f"probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except FileExistsError:
+        raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {path} is a file: choose another path") from None
+    except OSError as error:
+        raise JobError(
+            JobReason.INVALID_SPEC,
+            f"spec.output.path: cannot write below {output_root} ({error.strerror}): pass a folder for the outputs with --output-root DIR",
+        ) from None
+
+
+def _refused(job: PipelineJob, why: str) -> JobError:
+    field = "spec.output.path" if job.spec.output.path else "spec.output.path (by default output/<namespace>/<name>)"
+    return JobError(JobReason.INVALID_SPEC, f"{field}: {job.output_path!r} {why}: choose another folder")
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path == root or root in path.parents

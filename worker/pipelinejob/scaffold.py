@@ -1,0 +1,111 @@
+"""A commented job file made from a CSV's header."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from pipelinejob.model import MAX_NAME
+from pipelinejob.plan import read_header
+from pipelinejob.reasons import JobError, JobReason
+
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_IMAGE_COLUMNS = ("image", "image_path", "imagepath", "filename", "file_name", "file", "path", "img", "picture", "photo")
+
+
+def write(csv: Path) -> Path:
+    """Writes `<name>.yaml` into the current directory and returns its path.
+
+    Raises:
+        JobError: the CSV cannot be read, lies outside the current directory, or the file exists.
+    """
+    delimiter = _guess_delimiter(csv)
+    header = read_header(csv, delimiter=delimiter, encoding="utf-8")
+    here = Path.cwd()
+    try:
+        relative = csv.resolve().relative_to(here.resolve())
+    except ValueError:
+        raise JobError(
+            JobReason.INVALID_SPEC, f"{csv} is not below {here}: change to a folder above it, which is the data root then"
+        ) from None
+    columns = header.columns
+    id_column = next((name for wanted in ("id", "ID", "Id") for name in columns if name == wanted), None)
+    id_column = id_column or next((name for name in columns if re.search(r"(^|_)(id|sku|key|code)$", name, re.I)), columns[0])
+    name = re.sub(r"[^a-z0-9]+", "-", csv.stem.lower()).strip("-")[:MAX_NAME].strip("-") or "job"
+    path = here / f"{name}.yaml"
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(_text(name, relative, columns, id_column, _guess_images(relative, columns, id_column), delimiter))
+    except FileExistsError:
+        raise JobError(JobReason.INVALID_SPEC, f"{path} exists: remove it, or edit it") from None
+    return Path(path.name)
+
+
+def _guess_delimiter(csv: Path) -> str:
+    try:
+        with open(csv, encoding="utf-8", errors="replace") as file:
+            line = file.readline(65_536)
+    except OSError:
+        return ","  # read_header says what is wrong with the file
+    return max(",;\t|", key=line.count) if any(char in line for char in ",;\t|") else ","
+
+
+def _guess_images(csv: Path, columns: tuple[str, ...], id_column: str) -> str | None:
+    """images/{id}.jpg where such a folder lies beside the CSV, else a column that sounds like a file."""
+    for folder in ("images", "imgs", "img", "photos", "pictures"):
+        beside = csv.parent / folder
+        if beside.is_dir():
+            found = next((item.suffix for item in beside.iterdir() if item.suffix.lower() in _IMAGE_ENDINGS), ".jpg")
+            return f"{beside.as_posix()}/{{{id_column}}}{found}"
+    column = next((name for name in columns if name.lower() in _IMAGE_COLUMNS), None)
+    if column is None:
+        return None
+    parent = csv.parent.as_posix()
+    return f"{{{column}}}" if parent == "." else f"{parent}/{{{column}}}"
+
+
+def _text(name: str, csv: Path, columns: tuple[str, ...], id_column: str, images: str | None, delimiter: str) -> str:
+    source = [f"    csv: {_yaml(csv.as_posix())}                # relative to the data root (--data, by default this folder)"]
+    if images:
+        source.append(f"    images: {_yaml(images)}                # one image a row; columns in braces")
+    else:
+        source.append("    # images: images/{" + id_column + "}.jpg    # one image a row; without it, rows have no images")
+    source.append(f"    idColumn: {_yaml(id_column)}                # names the output files")
+    if delimiter != ",":
+        source.append(f"    delimiter: {_yaml(delimiter)}")
+    example = next((column for column in columns if column != id_column), id_column)
+    source.append(f"    # where: {{{_yaml(example)}: [some value, another]}}    # only these rows; also gte lte gt lt ne in notIn contains")
+    chain = (
+        "  functions:                   # in order; 'pipelinejob functions' lists them\n"
+        "  - {name: random_crop, params: {ratio: 0.8}}\n"
+        "  - {name: resize, params: {width: 256, height: 256}}\n"
+        if images
+        else "  functions: []                # in order; 'pipelinejob functions' lists them\n"
+    )
+    return (
+        f"# Columns of {csv.name}: {', '.join(columns)}\n"
+        "apiVersion: pipelinejob.dev/v1alpha1\n"
+        "kind: PipelineJob\n"
+        f"metadata: {{name: {_yaml(name)}}}\n"
+        "spec:\n"
+        "  source:\n" + "\n".join(source) + "\n" + chain + f"  output: {{path: out/{name}, format: jpeg, quality: 75}}\n"
+        "  parallelism: 2               # processes on a laptop, pods in a cluster\n"
+        "  failurePolicy: {maxFailedRowsPercent: 5}    # above this the job is Failed\n"
+    )
+
+
+def _yaml(text: str) -> str:
+    """A string as YAML: plain where nothing can be misread, else in JSON's quotes, which YAML reads too."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in (
+        "y",
+        "n",
+        "yes",
+        "no",
+        "on",
+        "off",
+        "true",
+        "false",
+        "null",
+    )
+    return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,7 @@
+"""The ledger in Postgres: jobs, shards, recorded batches and failed rows."""
+
+from pipelinejob.store.connection import Database
+from pipelinejob.store.embedded import EmbeddedServer, prepare_home
+from pipelinejob.store.ledger import BatchRow, FailedRow, Job, ShardRow, Store
+
+__all__ = ["BatchRow", "Database", "EmbeddedServer", "FailedRow", "Job", "ShardRow", "Store", "prepare_home"]

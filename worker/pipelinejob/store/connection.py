@@ -1,0 +1,160 @@
+"""One connection to Postgres that waits, says so and goes on when the database goes away; and the migrations."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any, TypeVar
+
+import psycopg2
+import psycopg2.extras
+import stamina
+
+from pipelinejob.reasons import JobError, JobReason
+
+T = TypeVar("T")
+
+# Too many connections, shutting down or starting up, cannot connect now, read-only standby after a failover.
+_AWAY_STATES = ("53300", "57P01", "57P02", "57P03", "25006")
+
+
+class Database:
+    """Runs statements over one connection, opened when first needed; safe to share between threads.
+
+    Args:
+        url: gives the server's URL; asked again for each new connection, so that it can start a server.
+        patience: seconds to wait for a database that is away before DatabaseUnavailable.
+        say: told, once per outage, that it is waiting and, later, that it goes on.
+    """
+
+    def __init__(self, url: Callable[[], str], *, patience: float, say: Callable[[str], None]) -> None:
+        self._url = url
+        self._say = say
+        self._connection: Any = None
+        self._lock = threading.RLock()
+        self._waiting = False
+        self.patience = patience
+
+    def query(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[dict[str, Any]]:
+        """Runs one statement in a transaction of its own and returns its rows, if it has any, as dicts."""
+        return self.transaction(lambda cursor: _fetch(cursor, sql, parameters))
+
+    def transaction(self, work: Callable[[Any], T]) -> T:
+        """Runs `work(cursor)` in one transaction, again from the start while the database is away.
+
+        Raises:
+            JobError: DatabaseUnavailable after `patience` seconds.
+        """
+        with self._lock:
+            try:
+                for attempt in stamina.retry_context(
+                    on=self._is_away, attempts=None, timeout=self.patience, wait_initial=0.1, wait_max=2.0
+                ):
+                    with attempt:
+                        return self._attempt(work)
+            except (psycopg2.Error, OSError, RuntimeError) as error:
+                if not self._is_away(error):
+                    raise
+                raise _unavailable(error, self.patience) from error
+        raise AssertionError("unreachable: the retries end by a result or an exception")
+
+    def close(self) -> None:
+        """Closes the connection; a later statement opens a new one."""
+        with self._lock:
+            self._discard()
+
+    def _attempt(self, work: Callable[[Any], T]) -> T:
+        if self._connection is None:
+            self._connection = psycopg2.connect(self._url(), connect_timeout=5, application_name="pipelinejob")
+        try:
+            with self._connection, self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+                result = work(cursor)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            self._discard()
+            raise
+        if self._waiting:
+            self._waiting = False
+            self._say("the database is back: going on")
+        return result
+
+    def _is_away(self, error: Exception) -> bool:
+        """Whether waiting can help. A bad password or a missing database cannot be waited for."""
+        state = getattr(error, "pgcode", None)
+        away = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or state in _AWAY_STATES
+        if isinstance(error, OSError | RuntimeError) and not isinstance(error, JobError):
+            away = True  # the embedded server did not start: it says so by an error of its own
+        text = str(error)
+        if "authentication failed" in text or ("does not exist" in text and "FATAL" in text):
+            return False
+        if away and not self._waiting:
+            self._waiting = True
+            self._say(f"the database is away ({_first_line(error)}): waiting up to {self.patience:.0f} s for it")
+        return away
+
+    def _discard(self) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.close()
+            except psycopg2.Error:
+                self._connection = None
+            self._connection = None
+
+
+def _fetch(cursor: Any, sql: str, parameters: Any) -> list[dict[str, Any]]:
+    cursor.execute(sql, parameters or None)
+    return list(cursor.fetchall()) if cursor.description else []
+
+
+def _unavailable(error: Exception, patience: float) -> JobError:
+    return JobError(
+        JobReason.DATABASE_UNAVAILABLE,
+        f"no database for {patience:.0f} s ({_first_line(error)}): check PIPELINEJOB_DATABASE_URL or --database, "
+        "then run the same command to go on",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def migrate(database: Database) -> None:
+    """Brings the schema `pipelinejob` up to date: each numbered file once, one process at a time.
+
+    The lock is on a table, which roles with less rights cannot take, unlike an advisory lock.
+    """
+    names = sorted(item.name for item in _migrations().iterdir() if item.name.endswith(".sql"))
+    with _already_there():
+        database.query("CREATE SCHEMA IF NOT EXISTS pipelinejob")
+    with _already_there():
+        database.query(
+            "CREATE TABLE IF NOT EXISTS pipelinejob.migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+    applied = {row["name"] for row in database.query("SELECT name FROM pipelinejob.migrations")}
+    if not applied.issuperset(names):
+        database.transaction(lambda cursor: _apply(cursor, names))
+
+
+@contextmanager
+def _already_there() -> Iterator[None]:
+    """IF NOT EXISTS still fails when another process makes the same thing at the same moment."""
+    try:
+        yield
+    except psycopg2.errors.UniqueViolation:
+        return
+
+
+def _apply(cursor: Any, names: Sequence[str]) -> None:
+    cursor.execute("LOCK TABLE pipelinejob.migrations IN ACCESS EXCLUSIVE MODE")
+    cursor.execute("SELECT name FROM pipelinejob.migrations")
+    applied = {row["name"] for row in cursor.fetchall()}
+    for name in names:
+        if name not in applied:
+            cursor.execute(_migrations().joinpath(name).read_text(encoding="utf-8"))
+            cursor.execute("INSERT INTO pipelinejob.migrations (name) VALUES (%s)", (name,))
+
+
+def _migrations() -> Any:
+    return resources.files("pipelinejob.store").joinpath("migrations")

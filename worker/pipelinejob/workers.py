@@ -1,0 +1,274 @@
+"""The children of a run: starting them, feeding them batches, and what to do when one dies or hangs.
+
+A row that kills the process it runs in costs itself, and nothing else: the batch runs again in a new process, and a
+row at which processes died three times, or a function overran its time, is failed there without being run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from pipelinejob.batch import DECODE, ENCODE, Task
+from pipelinejob.child import IDLE, PARENT, Mark
+from pipelinejob.reasons import JobError, JobReason, RowReason
+
+AHEAD = 2  # batches a child has in hand: the one it runs, and the next
+DEATHS_OF_A_ROW = 3
+DEATHS_WITHOUT_PROGRESS = 10
+STEP_TIMEOUT = 300.0  # seconds for decoding or encoding one image
+MAX_BACKLOG = 40  # finished batches that may wait for the database before no new one is started
+_SECRETS = ("PIPELINEJOB_DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "PGUSER", "PGHOST", "PGSERVICE", "PGSERVICEFILE")
+
+
+class Child:
+    """One process that runs rows, with the batches it has in hand."""
+
+    def __init__(self, job: Mapping[str, Any], round_folder: Path, log: IO[bytes], lock: int) -> None:
+        attempt = uuid.uuid4().hex
+        self.folder = round_folder / attempt
+        environment = {key: value for key, value in os.environ.items() if key not in _SECRETS}
+        environment[PARENT] = str(os.getpid())
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipelinejob.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            pass_fds=(lock,),  # a new run of the job waits until this process has ended, too
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self._input, self.output = self.process.stdin, self.process.stdout
+        os.set_blocking(self.output.fileno(), False)
+        self.tasks: deque[Task] = deque()
+        self._rest = b""
+        self._mark: Mark | None = None
+        self.overran: str | None = None  # the message, once it was killed for running too long
+        self._send({**job, "attempt": attempt, "folder": str(self.folder)})
+
+    def give(self, task: Task) -> None:
+        """Hands it a batch."""
+        self.tasks.append(task)
+        self._send(task._asdict())
+
+    def answers(self) -> tuple[list[dict[str, Any]], bool]:
+        """What it has answered since the last call, and whether it has ended."""
+        try:
+            data = os.read(self.output.fileno(), 1 << 20)
+        except BlockingIOError:
+            return [], False
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [json.loads(line) for line in lines], not data
+
+    def at(self) -> tuple[int, int, float]:
+        """(row or IDLE, position of the function, when it began), as last noted by the child."""
+        if self._mark is None:
+            try:
+                self._mark = Mark(self.folder / "mark")
+            except (FileNotFoundError, ValueError):
+                return IDLE, 0, time.monotonic()
+        while (noted := self._mark.get()) != self._mark.get():
+            continue  # the child was writing it
+        return noted
+
+    def end(self) -> None:
+        """Kills it, if it still runs, and frees what it held."""
+        self.process.kill()
+        self.process.wait()
+        try:
+            self._input.close()
+        except BrokenPipeError:
+            self._input = self.output
+        self.output.close()
+        if self._mark is not None:
+            self._mark.close()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        try:
+            self._input.write(json.dumps(message).encode() + b"\n")
+            self._input.flush()
+        except BrokenPipeError:
+            return  # it has died: its end of file on the other pipe says so
+
+
+class Workers:
+    """Runs batches in child processes until there are none left, or until told to stop.
+
+    Args:
+        job: what a child is told of the job (see BatchRunner).
+        round_folder: where the attempt folders go.
+        count: how many processes.
+        timeouts: seconds allowed for each function, by position.
+        log: where the children's standard error goes.
+        lock: the descriptor of the job's lock, which they hold as long as they live.
+        finished: called with (batch, attempt folder, rows that failed) for each finished batch.
+    """
+
+    def __init__(
+        self,
+        job: Mapping[str, Any],
+        round_folder: Path,
+        *,
+        count: int,
+        timeouts: list[float],
+        log: Path,
+        lock: int,
+        finished: Callable[[Task, Path, int], None],
+    ) -> None:
+        self._job, self._round_folder, self._count, self._timeouts = job, round_folder, count, timeouts
+        self._log_path, self._lock, self._finished = log, lock, finished
+        self._log = open(log, "ab")  # noqa: SIM115 - closed by stop()
+        self._selector = selectors.DefaultSelector()
+        self._children: list[Child] = []
+        self._again: deque[Task] = deque()
+        self._deaths: Counter[int] = Counter()
+        self._deaths_in_a_row = 0
+
+    def start(self) -> None:
+        """Starts the processes; they load while the caller goes on."""
+        for _ in range(self._count):
+            self._start_child()
+
+    def run(self, tasks: Iterator[Task], check: Callable[[], tuple[bool, bool]]) -> None:
+        """Runs all tasks. `check` is asked several times a second for (may take new batches, must end now).
+
+        Raises:
+            JobError: InputChanged, or ShardsFailed when the processes cannot do the work.
+        """
+        while True:
+            may_take, must_end = check()
+            if must_end:
+                return
+            if may_take:
+                self._feed(tasks)
+            if may_take and not any(child.tasks for child in self._children) and self._nothing_left(tasks):
+                return
+            for key, _ in self._selector.select(timeout=0.2):
+                self._hear(key.data)
+            self._kill_overrunning()
+
+    def stop(self) -> None:
+        """Kills all processes."""
+        for child in self._children:
+            self._selector.unregister(child.output)
+            child.end()
+        self._children.clear()
+        self._selector.close()
+        self._log.close()
+
+    def _feed(self, tasks: Iterator[Task]) -> None:
+        for ahead in range(AHEAD):  # breadth first: every child has one before any has two
+            for child in self._children:
+                if len(child.tasks) > ahead:
+                    continue
+                task = self._again.popleft() if self._again else next(tasks, None)
+                if task is None:
+                    return
+                child.give(task)
+
+    def _nothing_left(self, tasks: Iterator[Task]) -> bool:
+        if self._again:
+            return False
+        task = next(tasks, None)
+        if task is None:
+            return True
+        self._again.append(task)
+        return False
+
+    def _hear(self, child: Child) -> None:
+        answers, ended = child.answers()
+        for answer in answers:
+            if "done" in answer:
+                task = child.tasks.popleft()
+                self._deaths_in_a_row = 0
+                self._finished(task, child.folder / f"{task.first_row:09d}", answer["failed"])
+            elif "ready" not in answer:
+                raise self._failure(answer)
+        if ended:
+            self._replace(child)
+
+    def _failure(self, answer: Mapping[str, Any]) -> JobError:
+        if "changed" in answer:
+            return JobError(
+                JobReason.INPUT_CHANGED,
+                f"the CSV was changed while the job ran: {answer['changed']}; "
+                "put the old file back and run again, or start anew with --replace",
+            )
+        if "storage" in answer:
+            return JobError(
+                JobReason.SHARDS_FAILED,
+                f"storage failed ({answer['storage']}): make room or mend it, then run the same command to go on",
+            )
+        text = str(answer.get("fatal") or answer.get("bug")).strip()
+        return JobError(JobReason.SHARDS_FAILED, f"a worker process could not go on: {text}")
+
+    def _replace(self, child: Child) -> None:
+        """A child has died: finds the row it was at, and starts another that runs its batches."""
+        row, position, _ = child.at()
+        self._selector.unregister(child.output)
+        self._children.remove(child)
+        child.end()
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row > DEATHS_WITHOUT_PROGRESS:
+            raise JobError(
+                JobReason.SHARDS_FAILED,
+                f"worker processes keep dying ({_how_it_ended(child)}): {self._last_log_line()} (see {self._log_path})",
+            )
+        tasks = list(child.tasks)
+        if row != IDLE and tasks and tasks[0].first_row <= row < tasks[0].first_row + tasks[0].rows:
+            self._deaths[row] += 1
+            self._deaths_in_a_row = min(self._deaths_in_a_row, self._deaths[row])
+            doom = self._doom(child, row, position)
+            if doom:
+                tasks[0] = tasks[0]._replace(doomed={**tasks[0].doomed, str(row): doom})
+                self._deaths_in_a_row = 0
+        self._again.extendleft(reversed(tasks))
+        self._start_child()
+
+    def _doom(self, child: Child, row: int, position: int) -> list[str] | None:
+        """[reason, function, message] when this row is not to be tried again."""
+        name = "" if position in (DECODE, ENCODE) else str(self._job["functions"][position]["name"])
+        if child.overran is not None:
+            return [RowReason.FUNCTION_TIMEOUT.value, name, child.overran]
+        if self._deaths[row] >= DEATHS_OF_A_ROW:
+            return [RowReason.FUNCTION_ERROR.value, name, _how_it_ended(child)]
+        return None
+
+    def _kill_overrunning(self) -> None:
+        for child in self._children:
+            row, position, began = child.at()
+            limit = self._timeouts[position] if position >= 0 else STEP_TIMEOUT
+            if row == IDLE or child.overran is not None or time.monotonic() - began <= limit:
+                continue
+            what = {DECODE: "reading the image", ENCODE: "writing the image"}.get(position, "the function")
+            child.overran = f"{what} took longer than {limit:g} s"
+            child.process.kill()
+
+    def _start_child(self) -> None:
+        child = Child(self._job, self._round_folder, self._log, self._lock)
+        self._children.append(child)
+        self._selector.register(child.output, selectors.EVENT_READ, child)
+
+    def _last_log_line(self) -> str:
+        self._log.flush()
+        with open(self._log_path, "rb") as file:
+            file.seek(max(0, os.path.getsize(self._log_path) - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "no message")
+
+
+def _how_it_ended(child: Child) -> str:
+    code = child.process.returncode
+    if code is not None and code < 0:
+        return f"the process died with signal {-code} ({signal.strsignal(-code)})"
+    return f"the process ended with exit code {code}"
