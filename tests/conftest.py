@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
@@ -13,9 +15,12 @@ from pipelinejob.store import EmbeddedServer
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of an embedded Postgres that runs as long as the tests."""
-    return EmbeddedServer(tmp_path_factory.mktemp("postgres")).url()
+def server() -> Iterator[str]:
+    """The URL of an embedded Postgres that runs as long as the tests, in a folder that no other run of tests clears."""
+    with tempfile.TemporaryDirectory(prefix="pipelinejob-tests-") as home:
+        embedded = EmbeddedServer(Path(home))
+        yield embedded.url()
+        embedded.close()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 COMMAND = str(Path(sys.executable).with_name("pipelinejob"))
+csv.field_size_limit(sys.maxsize)  # a cell may have a MiB
 COLUMNS = ("id", "gender", "season", "year", "name")
 
 
@@ -130,4 +131,30 @@ class Project:
             path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(root.rglob("*"))
             if path.is_file() and ".pipelinejob" not in path.relative_to(root).parts
+        }
+
+    def write(self, text: str | bytes, name: str = "rows.csv") -> Path:
+        """Writes a file exactly as given."""
+        return self.file(name, text.encode() if isinstance(text, str) else text)
+
+    def images(self, *ids: object) -> None:
+        """Draws img/<id>.jpg for each id."""
+        for number, id in enumerate(ids):
+            self.image(f"img/{id}.jpg", colour=(number * 41 % 256, number * 97 % 256, number * 13 % 256))
+
+    def text(self, path: str) -> str:
+        """A file as text, its line ends as they are."""
+        return (self.root / path).read_bytes().decode()
+
+    def failed(self, output: str = "out/job") -> dict[int, tuple[str, str]]:
+        """failures.csv as {row: (reason, message)}."""
+        return {int(row["row"]): (row["reason"], row["message"]) for row in self.table(f"{output}/failures.csv")}
+
+    def everything(self, folder: str = ".") -> dict[str, str]:
+        """Every path below a folder with its digest, hidden ones included: to see that a command touched nothing."""
+        root = self.root / folder
+        return {
+            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+            for path in sorted(root.rglob("*"))
+            if not path.is_socket()
         }

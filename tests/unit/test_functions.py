@@ -27,7 +27,9 @@ def picture(width: int = 60, height: int = 80, mode: str = "RGB") -> Image.Image
     return image.convert(mode)
 
 
-def run(image: Image.Image | None, *functions: Mapping[str, object], id: str = "7", seed: int = 0, row: Mapping[str, str] | None = None) -> Outcome:
+def run(
+    image: Image.Image | None, *functions: Mapping[str, object], id: str = "7", seed: int = 0, row: Mapping[str, str] | None = None
+) -> Outcome:
     return Chain(functions, seed=seed).run(image, row or {"id": id}, id)
 
 
@@ -59,8 +61,8 @@ def test_draws_depend_on_seed_id_and_position_alone() -> None:
         return Draws(seed, id, position).below(2**60)
 
     assert first(1, "a", 2) == first(1, "a", 2)
-    different = {first(*key) for key in [(1, "a", 2), (2, "a", 2), (1, "b", 2), (1, "a", 3), (1, "2:a", 2), (12, "a", 2), (1, "", 2), (1, "\ud800é", 2)]}
-    assert len(different) == 8
+    keys = [(1, "a", 2), (2, "a", 2), (1, "b", 2), (1, "a", 3), (1, "2:a", 2), (12, "a", 2), (1, "", 2), (1, "\ud800é", 2)]
+    assert len({first(*key) for key in keys}) == len(keys)
 
 
 def test_draws_are_uniform() -> None:
@@ -135,7 +137,9 @@ def test_listing() -> None:
         ("center_crop", {"width": 5, "height": 5, "ratio": None}, []),
         ("center_crop", {}, [("", "expected either ratio, or width and height, got none of them")]),
         ("center_crop", {"width": 5}, [("", "expected either ratio, or width and height, got width")]),
-        ("center_crop", {"ratio": 1, "width": 5, "height": 5}, [("", "expected either ratio, or width and height, got height, ratio, width")]),
+        ("center_crop", {"ratio": 1, "width": 5, "height": 5}, [
+            ("", "expected either ratio, or width and height, got height, ratio, width"),
+        ]),
         ("flip", {"direction": "up"}, [("direction", "must be one of horizontal, vertical, got 'up'")]),
         ("blur", {"radius": 1000}, [("radius", "must be a number from 0 to 200, got 1000")]),
     ],
@@ -177,7 +181,7 @@ EXAMPLES: list[tuple[str, dict[str, object], tuple[int, int]]] = [
     ("grayscale", {}, (60, 80)),
     ("rotate", {"angle": 90}, (80, 60)),
     ("rotate", {"angle": 90, "expand": False}, (60, 80)),
-    ("rotate", {"angle": 30.5, "background": "#ff0000"}, (93, 101)),
+    ("rotate", {"angle": 30.5, "background": "#ff0000"}, (94, 100)),
     ("autocontrast", {"cutoff": 2}, (60, 80)),
     ("sharpen", {}, (60, 80)),
     ("sharpen", {"radius": 0, "percent": 0, "threshold": 0}, (60, 80)),
@@ -218,7 +222,7 @@ def test_windows_compose_as_crops_of_crops_do() -> None:
     rng = random.Random(1)
     for _ in range(200):
         image = expected = picture(rng.randrange(20, 60), rng.randrange(20, 60))
-        functions = []
+        functions: list[Mapping[str, object]] = []
         for _ in range(5):
             if rng.random() < 0.5:
                 horizontal = rng.random() < 0.5
@@ -260,9 +264,13 @@ def test_contain_pads_and_cover_cuts() -> None:
 def test_colours_under_transparent_pixels_do_not_bleed() -> None:
     image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (5, 5, 15, 15))
-    for name, params in (("blur", {"radius": 2.0}), ("resize", {"width": 9, "height": 9}), ("rotate", {"angle": 45.0, "background": "#0000ff"})):
-        out = result(image.copy(), name, **params)
-        assert max(out.getpixel((x, y))[0] for x in range(out.width) for y in range(out.height) if out.getpixel((x, y))[3] > 16) < 16  # type: ignore[index]
+    examples: list[tuple[str, dict[str, object]]] = [
+        ("blur", {"radius": 2.0}), ("resize", {"width": 9, "height": 9}), ("rotate", {"angle": 45.0, "background": "#0000ff"}),
+    ]  # fmt: skip
+    for name, params in examples:
+        red, _, _, alpha = result(image.copy(), name, **params).split()
+        visible = alpha.point([255 if value > 16 else 0 for value in range(256)])
+        assert ImageChops.multiply(red, visible).point([int(value >= 16) for value in range(256)]).getbbox() is None
 
 
 def test_alpha_is_kept_or_laid_on_the_background() -> None:
@@ -270,9 +278,9 @@ def test_alpha_is_kept_or_laid_on_the_background() -> None:
     assert result(image, "convert", mode="rgb", background="lime").getpixel((0, 0)) == (0, 255, 0)
     assert result(image, "convert", mode="gray").getpixel((0, 0)) == 255
     assert result(picture(), "convert", mode="rgba").getchannel("A").getextrema() == (255, 255)
-    for name, params in (("autocontrast", {}), ("sharpen", {})):
+    for name in ("autocontrast", "sharpen"):
         faint = picture(mode="RGBA")
-        assert result(faint.copy(), name, **params).getchannel("A") == faint.getchannel("A")
+        assert result(faint.copy(), name).getchannel("A") == faint.getchannel("A")
 
 
 def test_rotate_is_counter_clockwise() -> None:
@@ -301,7 +309,7 @@ def test_large_results_after_a_small_limit() -> None:
     out = BytesIO()
     picture().save(out, "PNG")
     image = decode(out.getvalue(), max_pixels=4800)
-    functions = [{"name": "resize", "params": {"width": 500, "height": 500}}, {"name": "random_crop"}]
+    functions: list[Mapping[str, object]] = [{"name": "resize", "params": {"width": 500, "height": 500}}, {"name": "random_crop"}]
     assert run(image, *functions).image.size == (400, 400)  # type: ignore[union-attr]
 
 
@@ -342,6 +350,9 @@ def mark(image, row):
     assert run(None, user(tmp_path, body)) == Outcome(None, ((0, "mark", {"size": None}),), False)
 
 
+CUT_GIF = b"GIF89a\2\0\2\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\2\0\2\0\0\2"
+
+
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
@@ -349,11 +360,12 @@ def mark(image, row):
         ("(image, 1)", "returned tuple; expected an image, a mapping, (image, mapping) or None"),
         ("{'': 1}", "returned a column named ''; expected a text that is not empty"),
         ("{1: 1}", "returned a column named 1; expected a text that is not empty"),
-        ("{'a': object()}", "returned a object in column 'a'; expected a text, a number, or JSON"),
-        ("{'a': [{1, 2}]}", "returned a list in column 'a'; expected a text, a number, or JSON"),
-        ("{'a': [float('nan')]}", "returned a list in column 'a'; expected a text, a number, or JSON"),
-        ("{'a': chr(0xd800)}", "returned a str in column 'a'; expected a text, a number, or JSON"),
-        ("{'a': 10 ** 5000}", "returned a int in column 'a'; expected a text, a number, or JSON"),
+        ("{'a': object()}", "returned object in column 'a'; expected a text, a number, or JSON"),
+        ("{'a': [{1, 2}]}", "returned list in column 'a'; expected a text, a number, or JSON"),
+        ("{'a': [float('nan')]}", "returned list in column 'a'; expected a text, a number, or JSON"),
+        ("{'a': chr(0xd800)}", "returned str in column 'a'; expected a text, a number, or JSON"),
+        ("{'a': 10 ** 5000}", "returned int in column 'a'; expected a text, a number, or JSON"),
+        ("__import__('PIL.Image').Image.open(__import__('io').BytesIO(GIF))", "OSError: image file is truncated (0 bytes not processed)"),
         ("[][1]", "IndexError: list index out of range"),
         ("{}['x']", "KeyError: 'x'"),
         ("(_ for _ in ()).throw(ValueError('one\\ntwo'))", "ValueError: one"),
@@ -363,11 +375,11 @@ def mark(image, row):
         ("int(str(object))", "ValueError: invalid literal for int() with base 10: \"<class 'object'>\""),
         ("open('/no/such folder/there/x.txt')", "FileNotFoundError: [Errno 2] No such file or directory: 'x.txt'"),
         ("(_ for _ in ()).throw(OSError('at /home/me/x.py:3, <a object at 0x7f00Ab>'))", "OSError: at x.py:3, <a object at 0x…>"),
-        ("(_ for _ in ()).throw(OSError('https://a.b/c and 1/2 and 640x480 \\t\\x00\\x1b|'))", "OSError: https://a.b/c and 1/2 and 640x480    |"),
+        ("(_ for _ in ()).throw(OSError('https://a.b/c and 1/2, 640x480 \\t\\x00\\x1b|'))", "OSError: https://a.b/c and 1/2, 640x480    |"),
     ],
 )
 def test_errors_of_users_functions(tmp_path: Path, expression: str, message: str) -> None:
-    assert failure(picture(), user(tmp_path, f"def mark(image, row): return {expression}")).message == message
+    assert failure(picture(), user(tmp_path, f"GIF = {CUT_GIF!r}\ndef mark(image, row): return {expression}")).message == message
 
 
 def test_long_and_broken_texts(tmp_path: Path) -> None:
@@ -479,6 +491,7 @@ def test_no_functions() -> None:
 
 CROP = {"name": "random_crop", "params": {"ratio": 0.8}}
 RESIZE = {"name": "resize", "params": {"width": 256, "height": 256}}
+SMALL = {"name": "resize", "params": {"width": 100, "height": 90, "filter": "lanczos"}}
 FLIP = {"name": "flip", "params": {"direction": "horizontal"}}
 
 
@@ -487,6 +500,8 @@ FLIP = {"name": "flip", "params": {"direction": "horizontal"}}
     [
         ([CROP, RESIZE], (1080, 1440), 2),
         ([CROP, RESIZE], (60, 80), 1),
+        ([{"name": "thumbnail", "params": {"width": 8, "height": 8}}], (255, 256), 1),
+        ([{"name": "thumbnail", "params": {"width": 8, "height": 8}}], (256, 256), 8),
         ([CROP, RESIZE], (640, 640), 2),
         ([CROP, RESIZE], (639, 640), 1),
         ([CROP, RESIZE], (4000, 3000), 8),
@@ -518,8 +533,8 @@ def photo(width: int, height: int, seed: int, turn: int, mode: str = "RGB") -> b
         x, y, colour = rng.randrange(width), rng.randrange(height), tuple(rng.randrange(256) for _ in range(3))
         draw.ellipse((x, y, x + rng.randrange(8, width // 3), y + rng.randrange(8, height // 3)), fill=colour)
         draw.line((x, y, rng.randrange(width), rng.randrange(height)), fill=colour, width=rng.choice((2, 5, 9)))
-    noise = Image.effect_noise((width, height), 16).convert("RGB")
-    image = ImageChops.add(image, noise, scale=1, offset=-128).convert(mode)
+    noise = Image.frombytes("L", (width, height), rng.randbytes(width * height)).point([96 + value // 4 for value in range(256)])
+    image = ImageChops.add(image, noise.convert("RGB"), scale=1, offset=-128).convert(mode)
     exif = Image.Exif()
     exif[0x0112] = turn
     out = BytesIO()
@@ -534,7 +549,7 @@ def psnr(one: Image.Image, other: Image.Image) -> float:
 
 @pytest.mark.parametrize("size", [(1080, 1440), (641, 479), (1283, 961), (3001, 2003), (1024, 1536)])
 @pytest.mark.parametrize("turn", [1, 3, 6])
-@pytest.mark.parametrize("functions", [[CROP, RESIZE], [CROP, FLIP, RESIZE], [CROP, {"name": "resize", "params": {"width": 100, "height": 90, "filter": "lanczos"}}]])
+@pytest.mark.parametrize("functions", [[CROP, RESIZE], [CROP, FLIP, RESIZE], [CROP, SMALL]])
 def test_scaled_decoding_stays_close_to_full_decoding(size: tuple[int, int], turn: int, functions: list[Mapping[str, object]]) -> None:
     data, chain = photo(*size, seed=size[0], turn=turn), Chain(functions, seed=0)
     scaled = decode(data, max_pixels=LIMIT, scale_for=lambda size: chain.scale(size, "7"))
@@ -544,7 +559,6 @@ def test_scaled_decoding_stays_close_to_full_decoding(size: tuple[int, int], tur
     found, expected = (chain.run(image, {}, "7").image for image in (scaled, full))
     assert found is not None and expected is not None
     assert found.size == expected.size and found.info == {}
-    print(size, turn, round(psnr(found, expected), 1) if found != expected else "same")
     assert found == expected or psnr(found, expected) >= SCALED_PSNR_DB
 
 

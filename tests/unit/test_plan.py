@@ -233,6 +233,7 @@ def test_empty(csv_file: Path, data: bytes) -> None:
         (b'\n\n"id"\n1,"a\n2,b\n', "never closed: it opens on line 4: close the quote"),
         (HEADER + b'1,"x\ny"\n2,a\n3,"b""\n4,c\n', "opens on line 5"),
         (HEADER + b'1,"', "opens on line 2"),
+        (HEADER + b'1,"\n\n', "opens on line 2"),
         (HEADER + b'1,"""', "opens on line 2"),
         (HEADER + b'1,"a"\n2,"b"c"\n"', "opens on line 4"),
     ],
@@ -307,11 +308,13 @@ def test_progress(csv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_of_the_hashing_thread_surface(csv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "BLOCK_BYTES", 10)
 
-    def full(*_: object) -> None:
-        raise OSError("no space left")
+    class Broken:
+        def update(self, data: memoryview) -> None:
+            if len(data):
+                raise OSError("no hashing today")
 
-    monkeypatch.setattr(plan._Digest, "add", full)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(hashlib, "sha256", lambda _: Broken())
+    with pytest.raises(OSError, match="no hashing today"):
         scan(write(csv_file, HEADER + b"1,a\n" * 1000))
 
 

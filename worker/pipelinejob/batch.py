@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelinejob import images, names, template
+from pipelinejob import faults, images, names, template
 from pipelinejob.functions import Chain
 from pipelinejob.inputs import ImageReader
 from pipelinejob.reasons import RowFailure, RowReason
@@ -90,9 +90,12 @@ class BatchRunner:
                 self._run_row(record, batch, task.doomed.get(str(record.row)))
             except RowFailure as failure:
                 batch.fail(record, "" if record.problem else record.cells[self._id], failure)
+        faults.point("rows-done")
         summary = batch.summary(task, self._attempt)
         _write(folder / (SUMMARY + ".part"), "\n".join([json.dumps(summary), *batch.lines, ""]).encode())
+        faults.point("summary-written")
         os.rename(folder / (SUMMARY + ".part"), folder / SUMMARY)
+        faults.point("batch-done")
         return summary
 
     def _run_row(self, record: Record, batch: _Batch, doom: list[str] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,12 +105,11 @@ def _plan(request: local.Request, *, count: bool, json: bool, began: float) -> N
 
 
 @app.command()
-def init(csv: Annotated[Path, typer.Argument(help="The CSV to make a job for.", show_default=False)]) -> None:
+def init(csv: Annotated[Path, typer.Argument(help="The CSV to make a job for.", show_default=False)], json: Json = False) -> None:
     """Write a commented job file for a CSV, guessing its id and image columns."""
     from pipelinejob import scaffold  # noqa: PLC0415 - only this command needs it
 
-    path = scaffold.write(csv)
-    typer.echo(f"wrote {path}: look it over, then\n  pipelinejob plan {path}\n  pipelinejob run {path}")
+    report.show_scaffold(scaffold.write(csv), json=json)
 
 
 @app.command()
@@ -201,7 +201,7 @@ def _home() -> Path:
 
 
 def _open_store(url: str | None, say: Callable[[str], None]) -> Store:
-    give_url = (lambda: url) if url else EmbeddedServer(_home()).url
+    give_url = (lambda: url) if url else EmbeddedServer(_home(), say).url
     return Store(Database(give_url, patience=STARTUP_PATIENCE, say=say))
 
 
@@ -271,6 +271,13 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         report.show_interrupt(json=json)
         code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output (as head does) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:  # a mistake of ours, or a broken machine: scripts still get their object
+        traceback.print_exc()
+        report.show_bug(error, json=json, seconds=time.monotonic() - began)
+        code = 1
     sys.exit(code)
 
 

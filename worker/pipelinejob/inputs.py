@@ -73,7 +73,9 @@ class ImageReader:
             real = os.path.realpath(os.path.join(self._root, folder))
             if len(self._folders) > 10_000:
                 self._folders.clear()
-            self._folders[folder] = real if self._inside(real) else None
+            # Judged by its text as well: what leads out and back in would depend on what the root is called.
+            leads_out = folder.startswith("/") or os.path.normpath(folder).split("/", 1)[0] == ".."
+            self._folders[folder] = real if not leads_out and self._inside(real) else None
         return self._folders[folder]
 
     def _inside(self, real: str) -> bool:

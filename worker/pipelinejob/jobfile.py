@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from collections.abc import Hashable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +17,87 @@ from pipelinejob.functions import resolve_functions
 from pipelinejob.model import PipelineJob
 from pipelinejob.reasons import JobError, JobReason
 
-_FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-_INT = re.compile(r"^[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$")
-_BOOL = re.compile(r"^(y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$")
+MAX_VALUES = 1_000_000  # with aliases, a small file can hold any number
+_NULL = frozenset(("", "~", "null", "Null", "NULL"))
+_TRUE = frozenset(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"))
+_FALSE = frozenset(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"))
+_INT = re.compile(r"([-+]?)(?:(0b)([01]+)|(0x)([0-9a-f]+)|(0o?)([0-7]+)|(0|[1-9][0-9]*))", re.IGNORECASE)
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_TAG = "tag:yaml.org,2002:"
 
 
 class _JsonTypesLoader(yaml.SafeLoader):
-    """YAML as Kubernetes' tools read it: no dates, no base-60 numbers, `1e3` is a number, a key stands once."""
+    """YAML as Kubernetes' tools turn it into JSON: no dates, no base-60 numbers, `1e3` and `1000` are one number, keys
+    are strings; and a key stands once."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        if kind is not yaml.ScalarNode or not implicit[0]:
+            tag: str = super().resolve(kind, value, implicit)
+            return tag
+        return _TAG + ("merge" if value == "<<" else _JSON_TYPES[type(_json_value(value))])
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key_node, _ in node.value:
+            key = "<<" if key_node.tag == _TAG + "merge" else self._key(key_node)
+            if key in seen:
+                raise _error(f"the key {key!r} stands twice", key_node)
+            seen.add(key)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=True)
+        if not isinstance(node, yaml.MappingNode):
+            raise _error("expected a mapping", node)
+        self.flatten_mapping(node)
+        return {self._key(key): self.construct_object(value, deep=True) for key, value in node.value}
+
+    def _key(self, node: yaml.Node) -> str:
+        value = self.construct_object(node, deep=True)
+        if not isinstance(value, str | bool | int | float):
+            raise _error(f"a key must be a string, got {value!r}", node)
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def construct_json(self, node: yaml.ScalarNode) -> Any:
+        """The value of a scalar, which an explicit tag may contradict."""
+        text = self.construct_scalar(node)
+        value = _json_value(text)
+        if node.tag != _TAG + _JSON_TYPES[type(value)] and not (node.tag == _TAG + "float" and type(value) is int):
+            raise _error(f"{text!r} is no {node.tag.removeprefix(_TAG)}", node)
+        return value
 
 
-_JsonTypesLoader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[1] in ("null", "merge")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+def _json_value(text: str) -> str | int | float | bool | None:
+    """What a plain scalar stands for; a number that 64 bits cannot hold is text, or inexact, as it is for kubectl."""
+    if text in _NULL:
+        return None
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    plain = text.replace("_", "") if text[0] in "+-.0123456789" else ""
+    if match := _INT.fullmatch(plain):
+        sign, *parts = match.groups()
+        prefix, digits = next((prefix, digits) for prefix, digits in zip([*parts[:6:2], ""], [*parts[1:6:2], parts[6]]) if digits)
+        if len(digits) <= 100:
+            number = int(sign + digits, {"0b": 2, "0x": 16, "": 10}.get(prefix.lower(), 8))
+            if -(2**63) <= number < 2**64:
+                return number
+    if _FLOAT.fullmatch(plain):
+        real = float(plain)
+        if math.isfinite(real):
+            return int(real) if real.is_integer() and abs(real) < 1e21 else real
+    return text
+
+
+def _error(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(None, None, problem, node.start_mark)
+
+
+_JSON_TYPES: dict[type, str] = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str"}
+_JsonTypesLoader.yaml_constructors = {
+    **{f"{_TAG}{name}": _JsonTypesLoader.construct_json for name in ("null", "bool", "int", "float")},
+    **{f"{_TAG}{name}": yaml.SafeLoader.yaml_constructors[f"{_TAG}{name}"] for name in ("str", "seq", "map")},
+    None: yaml.SafeLoader.yaml_constructors[None],  # an error for every other tag
 }
-_JsonTypesLoader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
-_JsonTypesLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-_JsonTypesLoader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("yYnNtTfFoO"))
-_JsonTypesLoader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
-
-
-def _octal(loader: _JsonTypesLoader, node: yaml.ScalarNode) -> int:
-    text = node.value.replace("_", "").lower()
-    sign = -1 if text.startswith("-") else 1
-    digits = text.lstrip("+-")
-    for prefix, base in (("0b", 2), ("0o", 8), ("0x", 16), ("0", 8)):
-        if digits.startswith(prefix) and len(digits) > len(prefix):
-            return sign * int(digits[len(prefix) :], base)
-    return sign * int(digits)
-
-
-_JsonTypesLoader.add_constructor("tag:yaml.org,2002:int", _octal)
 
 
 def load(path: Path) -> tuple[PipelineJob, list[dict[str, Any]]]:
@@ -67,7 +112,8 @@ def load(path: Path) -> tuple[PipelineJob, list[dict[str, Any]]]:
     except JobError as error:
         raise JobError(error.reason, _in_file(path, error.message)) from None
     entries = [function.model_dump(by_alias=True) for function in job.spec.functions]
-    functions, problems = resolve_functions(entries, path.resolve().parent)
+    with redirect_stdout(sys.stderr):  # users' code may print when it is loaded; standard output is for the results
+        functions, problems = resolve_functions(entries, path.resolve().parent)
     if problems:
         text = "\n".join(f"spec.{field}: {message}" for field, message in problems)
         raise JobError(JobReason.INVALID_SPEC, _in_file(path, text))
@@ -83,10 +129,14 @@ def _document(path: Path) -> object:
         raise JobError(JobReason.INVALID_SPEC, f"{path}: cannot be read ({reason}): pass the path of a job file") from None
     try:
         documents = [item for item in yaml.load_all(text, Loader=_JsonTypesLoader) if item is not None]
+    except RecursionError:
+        raise JobError(JobReason.INVALID_SPEC, f"{path}: is nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise JobError(JobReason.INVALID_SPEC, f"{path}{where}: no valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not _is_small(documents):
+        raise JobError(JobReason.INVALID_SPEC, f"{path}: holds more than {MAX_VALUES} values: an alias (*) may hold itself")
     jobs = [item for item in documents if isinstance(item, dict) and item.get("kind") == model.KIND]
     if len(jobs) > 1:
         raise JobError(JobReason.INVALID_SPEC, f"{path}: holds {len(jobs)} PipelineJobs: put each into a file of its own")
@@ -95,6 +145,15 @@ def _document(path: Path) -> object:
     if not documents:
         raise JobError(JobReason.INVALID_SPEC, f"{path}: is empty: expected a PipelineJob")
     return documents[0]
+
+
+def _is_small(documents: list[Any]) -> bool:
+    waiting, count = list(documents), 0
+    while waiting and count <= MAX_VALUES:
+        item = waiting.pop()
+        count += 1
+        waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return not waiting
 
 
 def _in_file(path: Path, text: str) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pipelinejob import plan, template
+from pipelinejob import faults, plan, template
 from pipelinejob.batch import Task
 from pipelinejob.commit import OURS, OutputFolder, claim_output, read_owner
 from pipelinejob.committer import Committer
@@ -191,6 +191,7 @@ def _register(request: Request, csv: Path, output: Path, store: Store) -> Job:
         claim_output(output, {"uid": uid, "namespace": meta.namespace, "name": meta.name})
     except JobError as error:
         raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {error.message}") from None
+    faults.point("claimed")
     store.insert_job(
         uid=uid,
         namespace=meta.namespace,
@@ -204,6 +205,7 @@ def _register(request: Request, csv: Path, output: Path, store: Store) -> Job:
         output_root=str(request.output_root),
         row_limit=request.limit,
     )
+    faults.point("registered")
     return _save_plan(uid, spec, index, store)
 
 
@@ -217,6 +219,7 @@ def _save_plan(uid: str, spec: Spec, index: plan.CsvIndex, store: Store) -> Job:
     }
     size = spec.rows_per_shard(index.rows)
     store.save_plan(uid, planned, index.rows, lambda: plan.shards(index, size))
+    faults.point("planned")
     store.update_job(uid, phase=Phase.PENDING)
     return store.get_job(uid)
 
@@ -330,7 +333,9 @@ class _LocalRun:
         store, job = self._store, self._job
         round_number = store.open_round(job.uid)
         job = self._job = store.get_job(job.uid)
+        faults.point("round-opened")
         self._adopt(job)
+        faults.point("adopted")
         folder = self._output.open_round(round_number)
         store.update_job(job.uid, phase=Phase.RUNNING, reason=None, message=None, finished_at=None)
         if job.started_at is None:
@@ -346,6 +351,7 @@ class _LocalRun:
             log=self._log,
             lock=self._lock.descriptor,
             finished=lambda task, attempt, failed: self._finished(committer, task, attempt, failed),
+            say=self._reporter.say,
         )
         with _signals(self._on_signal):
             try:

@@ -5,13 +5,16 @@ What a field may hold stands here once, with the words a user reads when it hold
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
+import math
 import re
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
 from pipelinejob import template, where
@@ -22,7 +25,16 @@ API_VERSION = f"{GROUP}/{VERSION}"
 NAME_PATTERN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 MAX_NAME = 40
 MAX_SHARDS = 50_000
+MAX_DEPTH = 100  # of the document
 MUTABLE = ("parallelism", "suspend", "cancel", "failurePolicy", "ttlSecondsAfterFinished")
+
+
+class _WhereError(ValueError):
+    """Several problems at once, each with its path below the field."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self.problems = problems
 
 
 class Model(BaseModel):
@@ -69,15 +81,15 @@ class Source(Model):
 
     @field_validator("encoding")
     @classmethod
-    def _encoding(cls, value: str) -> str:
-        return _ascii_encoding(value)
+    def _encoding(cls, value: str, info: ValidationInfo) -> str:
+        return _ascii_encoding(value, info.data.get("delimiter", ","))
 
     @field_validator("where")
     @classmethod
     def _where(cls, value: dict[str, Any]) -> dict[str, Any]:
-        found = [f"{path}\x00{message}" for path, message in where.problems(value)]
+        found = list(where.problems(value))
         if found:
-            raise ValueError("\x01".join(found))
+            raise _WhereError(found)
         return value
 
 
@@ -250,7 +262,7 @@ def budget_breach(policy: FailurePolicy, rows: Rows) -> str | None:
             "mend the cause, or raise it and run again"
         )
     limit = policy.max_failed_rows_percent
-    if 100 * rows.failed > limit * ran:
+    if ran and 100 * rows.failed / ran > limit:  # the quotient is exact where it equals the limit; limit * ran is not
         return (
             f"{rows.failed} of {ran} rows failed ({100 * rows.failed / ran:.2f}%), more than "
             f"spec.failurePolicy.maxFailedRowsPercent {limit:g}: mend the cause, or raise it and run again"
@@ -276,6 +288,8 @@ def parse(document: object) -> PipelineJob:
     """
     if not isinstance(document, dict):
         raise JobError(JobReason.INVALID_SPEC, "expected a mapping with apiVersion, kind, metadata and spec")
+    if unfit := list(_unfit(document, ())):
+        raise JobError(JobReason.INVALID_SPEC, "\n".join(f"{path}: {message}" for path, message in unfit))
     try:
         return PipelineJob.model_validate(document)
     except ValidationError as error:
@@ -283,15 +297,44 @@ def parse(document: object) -> PipelineJob:
         raise JobError(JobReason.INVALID_SPEC, "\n".join(dict.fromkeys(lines))) from None
 
 
+def _unfit(value: object, location: tuple[int | str, ...]) -> Iterator[tuple[str, str]]:
+    """Yields (path, message) for what no JSON, no ledger or no file name can hold, anywhere in a document."""
+    if len(location) > MAX_DEPTH:
+        yield field_path(location[:5]), f"is nested deeper than {MAX_DEPTH} levels"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield field_path(location) or "the document", f"must have strings as keys, got {key!r}: quote it"
+            elif not _storable(key):
+                yield field_path(location) or "the document", f"has a key with a NUL or a lone surrogate: {key!r}"
+            else:
+                yield from _unfit(item, (*location, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unfit(item, (*location, index))
+    elif isinstance(value, str):
+        if not _storable(value):
+            yield field_path(location), f"must be text without NUL and lone surrogates, got {value!r}"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield field_path(location), f"must be a finite number, got {value!r}"
+    elif isinstance(value, int) and value.bit_length() > 64:
+        yield field_path(location), "must be a number of at most 64 bits"
+    elif value is not None and not isinstance(value, bool | int | float):
+        yield field_path(location), f"must be a value that JSON has, got {value!r}"
+
+
+def _storable(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def _lines(detail: Any) -> list[str]:
     """One of pydantic's errors in our words: the field's path, what was expected, what was found."""
     path = field_path(detail["loc"])
     kind, context, found = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind == "value_error":
-        text = str(context["error"])
-        if "\x00" in text:  # the problems of a where: (path, message) pairs
-            return [f"{path}.{sub}: {message}" for sub, message in (item.split("\x00") for item in text.split("\x01"))]
-        return [f"{path}: {text}"]
+        if isinstance(context["error"], _WhereError):
+            return [f"{path}.{sub}: {message}" for sub, message in context["error"].problems]
+        return [f"{path}: {context['error']}"]
     if kind == "extra_forbidden":
         return [f"{path}: unknown field{_suggestion(detail['loc'])}"]
     if kind == "missing":
@@ -351,13 +394,24 @@ def _relative_path(value: str) -> str:
     return value
 
 
-def _ascii_encoding(value: str) -> str:
+def _ascii_encoding(value: str, delimiter: str) -> str:
     """Encodings whose ASCII bytes always mean ASCII: only there are delimiters, quotes and line ends single bytes."""
-    ascii_text = "".join(map(chr, range(128))) + "\\u0041\\x41"
+    ascii_text = "".join(map(chr, range(128))) + "\\u0041\\x41\x1b$B!!\x1b(B"  # with what escapes to other characters elsewhere
     try:
-        extends = ascii_text.encode("ascii").decode(value) == ascii_text
+        codec = codecs.lookup(value).name
+        extends = ascii_text.encode("ascii").decode(value) == ascii_text and codec not in ("punycode", "idna")
     except (LookupError, UnicodeError, ValueError):
         extends = False
-    if not extends or value.lower().replace("_", "-") in ("punycode", "idna"):
+    if not extends:
         raise ValueError(f"must name an encoding that extends ASCII, as utf-8, latin-1 or cp1252, got {value!r}")
-    return "utf-8" if value.lower().replace("_", "-") in ("utf-8-sig", "utf8", "utf-8") else value
+    for mark in ('"', "\n", "\r", delimiter):
+        if any(_is_second_byte(mark, lead, value) for lead in range(128, 256)):
+            raise ValueError(f"has characters whose second byte is {mark!r}: with {value!r}, choose another delimiter, or save the file as UTF-8")
+    return "utf-8" if codec in ("utf-8", "utf-8-sig") else value
+
+
+def _is_second_byte(char: str, lead: int, encoding: str) -> bool:
+    try:
+        return not bytes((lead, ord(char))).decode(encoding).endswith(char)
+    except UnicodeDecodeError:
+        return False

@@ -18,7 +18,7 @@ def data_root(given: str) -> Path:
         JobError: InputNotFound, when it is no folder.
     """
     path = Path(given)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise JobError(
             JobReason.INPUT_NOT_FOUND, f"the data folder {path} is not there: pass the folder that holds the CSV with --data DIR"
         )
@@ -33,14 +33,14 @@ def csv_path(job: PipelineJob, root: Path) -> Path:
     """
     name = job.spec.source.csv
     path = root / name
-    if not _inside(path.resolve(), root):
+    if not _inside(Path(os.path.realpath(path)), root):
         raise JobError(JobReason.INVALID_SPEC, f"spec.source.csv: {name!r} leads outside the data root {root}")
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path's, it is False for a name that is too long, too
         raise JobError(
             JobReason.INPUT_NOT_FOUND,
             f"spec.source.csv: no file {name!r} in the data root {root}: check the path, or pass another root with --data DIR",
         )
-    if not path.is_file() or not os.access(path, os.R_OK):
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):
         raise JobError(JobReason.INPUT_NOT_FOUND, f"spec.source.csv: {name!r} in {root} is no file that can be read")
     return path
 
@@ -62,7 +62,7 @@ def output_path(job: PipelineJob, root: Path, output_root: Path) -> Path:
     if folder and (_inside(path, root / folder) or _inside(root / folder, path)):
         raise _refused(job, f"is inside or above the input folder {folder}")
     for parent in path.parents:
-        if (parent / OURS / "owner.json").exists():
+        if os.path.exists(parent / OURS / "owner.json"):
             owner = read_owner(parent) or {}
             raise _refused(job, f"is inside the output of the job {owner.get('namespace')}/{owner.get('name')}")
         if parent == output_root:

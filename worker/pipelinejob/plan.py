@@ -1,7 +1,8 @@
 """A CSV of any size → its batches and shards: one pass in constant memory that finds exact record boundaries.
 
-Python's csv module (not strict) is the reference for where a record ends; numpy does the looking. Hashing runs in a
-thread beside the scan. What the pass finds is kept as 12 bytes a batch, on disk once that is more than a few MiB.
+Python's csv module (not strict) is the reference for where a record ends; numpy does the looking. Hashing and
+reading run in a thread beside the scan. What the pass finds is kept as 12 bytes a batch, on disk once that is more
+than a few MiB.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import tempfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedReader
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ BLOCK_BYTES = 1 << 19  # the arrays over one block must stay small when every by
 SPOOL_BYTES = 4 << 20
 PROGRESS_BYTES = 64 << 20
 
-_BLOCKS = 4  # how far the scan may run ahead of the hashing
+_BLOCKS = 4  # how far hashing and reading may be apart from the scan
 _LEAD = 2  # bytes in front of a block that hold what the scanner must still see of the block before
 _BOM = b"\xef\xbb\xbf"
 _QUOTE, _LF, _CR = b'"\n\r'
@@ -134,18 +135,19 @@ def scan(
     with _open(path, name) as file:
         before = os.fstat(file.fileno())
         header = _find_header(file, delimiter, encoding, name)
-        planner = _Planner(delimiter, batch_rows, limit, _skip_bom(file, name))
+        head = _skip_bom(file, name)
+        planner = _Planner(delimiter, batch_rows, limit, len(head))
         try:
-            _read_all(file, planner, progress)
+            sha256 = _read_all(file, head, planner, progress)
             after = os.fstat(file.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 message = f"{name} changed while it was read: wait until it is complete, then start the job again"
                 raise JobError(JobReason.INPUT_CHANGED, message)
             if planner.scanner.inside:
                 raise _never_closed(file, planner.start + planner.scanner.quote_at, name)
-            return planner.index(header, after)
+            return planner.index(header, sha256, after.st_mtime_ns)
         except BaseException:
-            planner.digest.spool.close()
+            planner.spool.close()
             raise
 
 
@@ -235,49 +237,44 @@ class _Scanner:
         return bytes((context, quote or context))
 
 
-class _Digest:
-    """What is computed in the thread beside the scan: the file's SHA-256, and the CRC of each batch into the spool."""
-
-    def __init__(self, head: bytes) -> None:
-        self.sha256 = hashlib.sha256(head)
-        self.spool = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - it lives as long as the index
-        self.done = len(head)
-        self._crc = 0
-        self._last = (0, 0)
-
-    def add(self, data: memoryview | bytes, cuts: list[int], last: int | None) -> None:
-        """Takes the next bytes, the ends of batches in them, and the end of the last row that ends in them."""
-        self.sha256.update(data)
-        start = 0
-        for cut in cuts:
-            self.spool.write(_ENTRY.pack(self.done + cut, zlib.crc32(data[start:cut], self._crc)))
-            start, self._crc = cut, 0
-        if last is not None:
-            self._crc = zlib.crc32(data[start:last], self._crc)
-            self._last = (self.done + last, self._crc)
-            start = last
-        self._crc = zlib.crc32(data[start:], self._crc)
-        self.done += len(data)
-
-    def end_batch(self) -> None:
-        """Ends a batch of fewer rows after the last row."""
-        self.spool.write(_ENTRY.pack(*self._last))
-
-
 class _Planner:
-    """Counts records and tells the digest where batches end; the header counts as a record and as a batch here."""
+    """Counts records and keeps where batches end; here the header counts as record 0, and as a batch of its own."""
 
-    def __init__(self, delimiter: str, batch_rows: int, limit: int | None, head: bytes) -> None:
-        self.start = len(head)
+    def __init__(self, delimiter: str, batch_rows: int, limit: int | None, start: int) -> None:
+        self.start = start
         self.scanner = _Scanner(delimiter)
-        self.digest = _Digest(head)
+        self.spool = Spool(SPOOL_BYTES)
         self._batch_rows = batch_rows
         self._limit = limit
         self._records = 0
         self._record_start = _LEAD  # as an index into the next block
+        self._done = start
+        self._crc = 0
+        self._last_row = (0, 0)  # where it ends, and the CRC of its batch up to there
 
-    def take(self, block: bytearray, size: int) -> tuple[list[int], int | None]:
-        """Scans the next `size` bytes; returns the ends of batches and of the last row as `_Digest.add` wants them."""
+    def take(self, block: bytearray, size: int) -> None:
+        """Takes the next `size` bytes of the file, which stand in the block after its lead."""
+        self._add(memoryview(block)[_LEAD : _LEAD + size], *self._cuts(block, size))
+
+    def finish(self) -> None:
+        """Ends the last record, where it has no line end by one that takes no room, and the last batch."""
+        if self._record_start != _LEAD:
+            cuts, last = self._cuts(bytearray(_LEAD) + b"\n", 1)
+            self._add(b"", [0] * len(cuts), None if last is None else 0)
+        if self._rows() % self._batch_rows:
+            self.spool.write(_ENTRY.pack(*self._last_row))
+
+    def index(self, header: Header, sha256: str, mtime_ns: int) -> CsvIndex:
+        """What was found."""
+        total = self._records - 1
+        return CsvIndex(self._rows(), total, self._done, sha256, mtime_ns, header, self._batch_rows, self.spool)
+
+    def _rows(self) -> int:
+        total = self._records - 1
+        return total if self._limit is None else min(self._limit, total)
+
+    def _cuts(self, block: bytearray, size: int) -> tuple[list[int], int | None]:
+        """Where batches end in the next bytes, and where the last row ends that ends in them, from their start."""
         ends = self.scanner.feed(block, size)
         start, self._record_start = self._record_start, (int(ends[-1]) if len(ends) else self._record_start) - size
         ends = ends[_are_records(ends, start, block)]
@@ -286,21 +283,17 @@ class _Planner:
         self._records += len(ends)
         return cuts.tolist(), int(wanted[-1]) - _LEAD if len(wanted) else None
 
-    def finish(self) -> tuple[list[int], int | None]:
-        """Ends a last record that has no line end, by a line end that takes no room; returns as `take` does."""
-        if self._record_start == _LEAD:
-            return [], None
-        cuts, last = self.take(bytearray(_LEAD) + b"\n", 1)
-        return [0] * len(cuts), None if last is None else 0
-
-    def index(self, header: Header, file: os.stat_result) -> CsvIndex:
-        """What was found, once the whole file has been taken."""
-        total = self._records - 1
-        rows = total if self._limit is None else min(self._limit, total)
-        if rows % self._batch_rows:
-            self.digest.end_batch()
-        digest, hexdigest = self.digest, self.digest.sha256.hexdigest()
-        return CsvIndex(rows, total, digest.done, hexdigest, file.st_mtime_ns, header, self._batch_rows, digest.spool)
+    def _add(self, data: memoryview | bytes, cuts: list[int], last: int | None) -> None:
+        start = 0
+        for cut in cuts:
+            self.spool.write(_ENTRY.pack(self._done + cut, zlib.crc32(data[start:cut], self._crc)))
+            start, self._crc = cut, 0
+        if last is not None:
+            self._crc = zlib.crc32(data[start:last], self._crc)
+            self._last_row = (self._done + last, self._crc)
+            start = last
+        self._crc = zlib.crc32(data[start:], self._crc)
+        self._done += len(data)
 
 
 def _are_records(ends: Positions, start: int, block: bytearray) -> NDArray[np.bool_]:
@@ -312,25 +305,36 @@ def _are_records(ends: Positions, start: int, block: bytearray) -> NDArray[np.bo
     return records
 
 
-def _read_all(file: BufferedReader, planner: _Planner, progress: Callable[[int], None] | None) -> None:
-    """Scans the rest of the file while the thread hashes; a block is filled again once it has been hashed."""
-    pending: deque[Future[None]] = deque()
-    done = file.tell()
-    with ThreadPoolExecutor(1) as hashing:
-        for block in cycle([bytearray(_LEAD + BLOCK_BYTES) for _ in range(_BLOCKS)]):
-            if len(pending) == _BLOCKS:
-                pending.popleft().result()
-            data = memoryview(block)[_LEAD:]
-            size = file.readinto(data)
+def _read_all(file: BufferedReader, head: bytes, planner: _Planner, progress: Callable[[int], None] | None) -> str:
+    """Plans the rest of the file, which follows `head`, and returns the SHA-256 of both in hex.
+
+    A thread beside the scan hashes each block that was scanned, and reads the next bytes into it.
+    """
+    sha256 = hashlib.sha256(head)
+    done = len(head)
+
+    def refill(block: bytearray, size: int) -> int:
+        data = memoryview(block)[_LEAD:]
+        sha256.update(data[:size])
+        return file.readinto(data)
+
+    with ThreadPoolExecutor(1) as thread:
+        blocks = (bytearray(_LEAD + BLOCK_BYTES) for _ in range(_BLOCKS))
+        filling = deque((block, thread.submit(refill, block, 0)) for block in blocks)
+        while True:
+            block, future = filling.popleft()
+            size = future.result()
             if not size:
                 break
-            pending.append(hashing.submit(planner.digest.add, data[:size], *planner.take(block, size)))
+            planner.take(block, size)
+            filling.append((block, thread.submit(refill, block, size)))
             done += size
             if progress and done // PROGRESS_BYTES > (done - size) // PROGRESS_BYTES:
                 progress(done)
-        for future in pending:
+        for _, future in filling:
             future.result()
-        planner.digest.add(b"", *planner.finish())
+    planner.finish()
+    return sha256.hexdigest()
 
 
 @contextmanager
@@ -368,19 +372,21 @@ def _find_header(file: BufferedReader, delimiter: str, encoding: str, name: str)
         raise _invalid(name, "is empty: its first line must name the columns")
     file.seek(start)
     raw, scanner = _first_record(file, delimiter)
-    body = raw.removesuffix(b"\n").removesuffix(b"\r")
-    _refuse_utf16(body, name)
-    if _CR in body and _holds_bare_cr(body, delimiter):
+    end = start + len(raw)
+    for line_end in (b"\n", b"\r"):
+        if raw.endswith(line_end):
+            del raw[-1:]  # in place, since it may be large
+    _refuse_nul(raw, name)
+    if _CR in raw and _holds_bare_cr(raw, delimiter):
         raise _invalid(name, "holds a carriage return in its header outside quotes: save it with LF or CRLF line ends")
-    if len(raw) > MAX_HEADER_BYTES:
-        quote = f"; the quote that opens on line {_line(file, start + scanner.quote_at)} may lack its end"
-        raise _invalid(
-            name,
-            f"has a header over {MAX_HEADER_BYTES >> 20} MiB: put the column names on a line of their own{quote if scanner.inside else ''}",
-        )
+    if end - start > MAX_HEADER_BYTES:
+        problem = f"has a header over {MAX_HEADER_BYTES >> 20} MiB: put the column names on a line of their own"
+        if scanner.inside:
+            problem += f"; the quote that opens on line {_line(file, start + scanner.quote_at)} may lack its end"
+        raise _invalid(name, problem)
     if scanner.inside:
         raise _never_closed(file, start + scanner.quote_at, name)
-    return Header(_columns(body, delimiter, encoding, name), start + len(raw))
+    return Header(_columns(raw, delimiter, encoding, name), end)
 
 
 def _first_record(file: BufferedReader, delimiter: str) -> tuple[bytearray, _Scanner]:
@@ -398,7 +404,7 @@ def _first_record(file: BufferedReader, delimiter: str) -> tuple[bytearray, _Sca
     return raw, scanner
 
 
-def _refuse_utf16(body: bytearray, name: str) -> None:
+def _refuse_nul(body: bytearray, name: str) -> None:
     """Refuses NUL in the header, and says UTF-16 where every other byte is mostly one."""
     if 0 in body:
         even, odd = body[::2].count(0), body[1::2].count(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -103,7 +104,7 @@ class ConsoleReporter:
 
     def say(self, message: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(message, style="yellow", markup=False, highlight=False)
+        self._console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, done: int, total: int, failed: int) -> None:
         """Shows how far the run is."""
@@ -122,7 +123,7 @@ class ConsoleReporter:
 
     def say_plain(self, message: str) -> None:
         """Prints a line without colour."""
-        self._console.print(message, markup=False, highlight=False)
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Removes the bar."""
@@ -377,6 +378,28 @@ def show_error(error: JobError, job: PipelineJob | None, result: Result | None, 
         _print_json(summary(name=job.metadata.name, namespace=job.metadata.namespace, seconds=seconds) | said)
     else:
         _print_json(summary(seconds=seconds) | said)
+
+
+def show_bug(error: Exception, *, json: bool, seconds: float) -> None:
+    """An error that nobody foresaw; its traceback has been printed."""
+    message = f"unexpected {type(error).__name__}: {error}"
+    Console(stderr=True).print(f"{message}: please report this", style="red", markup=False, highlight=False, soft_wrap=True)
+    if json:
+        _print_json(summary(seconds=seconds, message=message))
+
+
+def show_scaffold(path: Path, *, json: bool) -> None:
+    """A job file that was written, and what to do with it."""
+    if json:
+        _print_json({"file": str(path)})
+    else:
+        name = shlex.quote(str(path))
+        Console().print(
+            f"wrote {path}: look it over, then\n  pipelinejob plan {name}\n  pipelinejob run {name}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def show_interrupt(*, json: bool) -> None:

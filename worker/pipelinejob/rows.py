@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 MAX_FIELD_BYTES = 1 << 20
 _BARE_CR = re.compile(r"\r(?!\n|\Z)")
+_STRAY_CR = "holds a carriage return outside quotes: quote the field, or end lines with LF or CRLF"
 
 csv.field_size_limit(sys.maxsize)  # the limit on a field is ours, in bytes, and costs its row only
 
@@ -106,7 +107,9 @@ def _read_record(raw: bytes, columns: Sequence[str], delimiter: str, encoding: s
     try:
         (cells,) = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter)
     except csv.Error:
-        return [], "holds a carriage return outside quotes: quote the field, or end lines with LF or CRLF"
+        return [], _STRAY_CR
+    if text.removesuffix("\n").removesuffix("\r").count("\r") != sum(cell.count("\r") for cell in cells):
+        return [], _STRAY_CR  # one that csv took for part of the line end
     for index, cell in enumerate(cells):
         if len(cell) * 4 > MAX_FIELD_BYTES and len(cell.encode(encoding)) > MAX_FIELD_BYTES:
             return [], f"{_column(index, columns)} is over 1 MiB"

@@ -54,7 +54,7 @@ def _value_problems(path: str, value: object, *, lists: bool) -> Iterator[tuple[
     elif isinstance(value, float) and not math.isfinite(value):
         yield path, f"must be a finite number, got {value!r}"
     elif not isinstance(value, str | int | float):
-        yield path, f"must be a string, a number{' or a list of these' if lists else ''}, got {value!r}"
+        yield path, f"must be a {'string, a number or a list of these' if lists else 'string or a number'}, got {value!r}"
 
 
 def _as_yaml(value: object) -> str:

@@ -112,6 +112,7 @@ class Workers:
         log: where the children's standard error goes.
         lock: the descriptor of the job's lock, which they hold as long as they live.
         finished: called with (batch, attempt folder, rows that failed) for each finished batch.
+        say: told what a person should know.
     """
 
     def __init__(
@@ -124,9 +125,10 @@ class Workers:
         log: Path,
         lock: int,
         finished: Callable[[Task, Path, int], None],
+        say: Callable[[str], None],
     ) -> None:
         self._job, self._round_folder, self._count, self._timeouts = job, round_folder, count, timeouts
-        self._log_path, self._lock, self._finished = log, lock, finished
+        self._log_path, self._lock, self._finished, self._say = log, lock, finished, say
         self._log = open(log, "ab")  # noqa: SIM115 - closed by stop()
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
@@ -232,6 +234,8 @@ class Workers:
             if doom:
                 tasks[0] = tasks[0]._replace(doomed={**tasks[0].doomed, str(row): doom})
                 self._deaths_in_a_row = 0
+        where = f"row {row}" if row != IDLE else "its start"
+        self._say(f"a worker process died at {where} ({child.overran or _how_it_ended(child)}): its batch runs again in another")
         self._again.extendleft(reversed(tasks))
         self._start_child()
 

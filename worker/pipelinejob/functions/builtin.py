@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from PIL import Image, ImageFilter, ImageOps
 
@@ -25,6 +25,8 @@ Radius = Annotated[float, Range(0, 200)]
 ColourName = Annotated[str, Colour()]
 Fit = Literal["stretch", "contain", "cover"]
 Filter = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+_FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Filter)}
 
 
 @geometry(random=True)
@@ -74,7 +76,7 @@ def resize(
         cut = (min(window.width, window.height * width / height), min(window.height, window.width * height / width))
         inner = (max(1, round(cut[0])), max(1, round(cut[1])))
         window = window.crop((window.width - inner[0]) // 2, (window.height - inner[1]) // 2, *inner)
-    return Resample(window, size, Image.Resampling[filter.upper()], (width, height), background)
+    return Resample(window, size, _FILTERS[filter], (width, height), background)
 
 
 @geometry()

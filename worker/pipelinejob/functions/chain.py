@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -12,9 +13,14 @@ from pipelinejob.functions.draws import Draws
 from pipelinejob.functions.errors import FunctionFailure, told
 from pipelinejob.functions.loading import load
 from pipelinejob.functions.registry import Function, Kind
-from pipelinejob.functions.window import Resample, Window, whole
-from pipelinejob.images import plain
+from pipelinejob.functions.window import Resample, Window
+from pipelinejob.images import SCALED, plain
 from pipelinejob.reasons import RowFailure, RowReason
+
+# Below this many pixels a full decode takes less than 0.3 ms, and working out a scale is not worth its time.
+_WORTH_SCALING = 256 * 256
+
+_NO_IMAGE = "needs an image, and this row has none"
 
 
 class Outcome(NamedTuple):
@@ -28,20 +34,22 @@ class Outcome(NamedTuple):
 class _Step(NamedTuple):
     position: int
     function: Function
-    params: dict[str, Any]
+    call: Callable[..., Any]  # the function with its parameters
 
 
 class _Picture:
     """The picture on its way through the chain: pixels, perhaps at 1/scale, and the window still to be cut from them."""
 
     def __init__(self, image: Image.Image | None) -> None:
-        self.put(image)
-
-    def put(self, image: Image.Image | None) -> None:
         self._image = image
-        self._window: Window | None = None
-        if image is not None:
-            self._window, self._scale = whole(image)
+        self._window: Window | None = None  # None: all of it, and then the scale is 1
+        self._scale = 1
+        if image is not None and SCALED in image.info:
+            self._scale, size = image.info.pop(SCALED)
+            self._window = Window(0, 0, *size)
+
+    def put(self, image: Image.Image) -> None:
+        self._image, self._window, self._scale = image, None, 1
 
     def pixels(self) -> Image.Image | None:
         """The picture at its full size, or None for a row without image."""
@@ -52,14 +60,14 @@ class _Picture:
     def image(self) -> Image.Image:
         image = self.pixels()
         if image is None:
-            raise FunctionFailure("needs an image, and this row has none")
+            raise FunctionFailure(_NO_IMAGE)
         return image
 
     def transform(self, work: Callable[[Window], Window | Resample]) -> None:
         """Move the window, or resample what it shows."""
-        if self._image is None or self._window is None:
-            raise FunctionFailure("needs an image, and this row has none")
-        result = work(self._window)
+        if self._image is None:
+            raise FunctionFailure(_NO_IMAGE)
+        result = work(self._window or Window(0, 0, *self._image.size))
         if isinstance(result, Resample):
             self.put(result.apply(self._image, self._scale))
         else:
@@ -83,14 +91,17 @@ class Chain:
 
     def __init__(self, functions: Sequence[Mapping[str, Any]], *, seed: int) -> None:
         self._seed = seed
-        self._steps = tuple(_Step(position, load(entry), dict(entry.get("params") or {})) for position, entry in enumerate(functions))
+        loaded = [(load(entry), entry.get("params") or {}) for entry in functions]
+        self._steps = tuple(_Step(at, function, partial(function.call, **params)) for at, (function, params) in enumerate(loaded))
 
     def scale(self, size: tuple[int, int], id: str) -> int:
         """At what 1/scale (1, 2, 4 or 8) a picture of the upright `size` may be decoded for the row `id`.
 
         The largest at which the first resampling still has the pixels it asks for, and 1 when anything but crops and
-        flips comes before it. The result stays within SCALED_PSNR_DB of a full decode's.
+        flips comes before it, or when the picture is small. The result stays within SCALED_PSNR_DB of a full decode's.
         """
+        if size[0] * size[1] < _WORTH_SCALING:
+            return 1
         window = Window(0, 0, *size)
         for step in self._steps:
             if step.function.kind is not Kind.GEOMETRY:
@@ -134,7 +145,7 @@ class Chain:
 
     def _geometry(self, step: _Step, window: Window, id: str) -> Window | Resample:
         draws = (Draws(self._seed, id, step.position),) if step.function.random else ()
-        result: Window | Resample = step.function.call(window, *draws, **step.params)
+        result: Window | Resample = step.call(window, *draws)
         return result
 
     def _apply(self, step: _Step, picture: _Picture, row: Mapping[str, str], id: str) -> dict[str, object] | None:
@@ -143,14 +154,15 @@ class Chain:
         if function.kind is Kind.GEOMETRY:
             picture.transform(lambda window: self._geometry(step, window, id))
         elif function.kind is Kind.PIXELS:
-            picture.put(function.call(picture.image(), **step.params))
+            picture.put(step.call(picture.image()))
         else:
             # A copy of the row: what a function does to it must not reach metadata.csv.
-            result = function.call(picture.pixels(), dict(row), **step.params)
+            result = step.call(picture.pixels(), dict(row))
             if result is None:
                 return None
             image, found = _unpacked(result)
             if image is not None:
+                image.load()  # one opened from a file may be broken: then it is this function's error
                 picture.put(plain(image))
             return {_column_name(name): _column_value(name, value) for name, value in found.items()}
         return {}
@@ -185,7 +197,7 @@ def _column_value(name: object, value: object) -> object:
             return json.loads(text)
     except (TypeError, ValueError, RecursionError):
         pass
-    raise FunctionFailure(f"returned a {type(value).__name__} in column {name!r}; expected a text, a number, or JSON")
+    raise FunctionFailure(f"returned {type(value).__name__} in column {name!r}; expected a text, a number, or JSON")
 
 
 def _is_text(value: str) -> bool:

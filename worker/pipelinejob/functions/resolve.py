@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,15 @@ def resolve_functions(entries: Sequence[Mapping[str, Any]], folder: Path) -> tup
         if entry.get("file") and entry.get("module"):
             problems.append((f"{field}.module", "stands beside 'file': give one of them"))
             continue
-        place = {"path": str((folder / entry["file"]).resolve())} if entry.get("file") else {}
+        place = {"path": os.path.realpath(folder / entry["file"])} if entry.get("file") else {}
         try:
             function = load({**entry, **place})
         except ValueError as error:
             key = next((key for key in ("file", "module") if entry.get(key)), "name")
             problems.append((f"{field}.{key}", str(error)))
             continue
-        problems += [(f"{field}.params.{param}", message) for param, message in function.check(entry["params"])]
+        checked = function.check(entry["params"])
+        problems += [(f"{field}.params.{param}" if param else f"{field}.params", message) for param, message in checked]
         if not problems:
             resolved.append({**entry, **place, "params": function.resolve(entry["params"]), "digest": function.digest})
     return resolved, problems

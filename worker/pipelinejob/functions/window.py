@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 from PIL import Image, ImageColor
 
-from pipelinejob.images import SCALED
-
 # A scaled decode is used only where the result stays at least this close to the full decode's, in decibels (PSNR over
 # all channels, against 255), on photographs. tests/unit/test_functions.py measures it.
 SCALED_PSNR_DB = 32.0
@@ -94,12 +92,6 @@ class Resample(NamedTuple):
         canvas = Image.new(result.mode, self.canvas, colour)
         canvas.paste(result, ((self.canvas[0] - self.size[0]) // 2, (self.canvas[1] - self.size[1]) // 2))
         return canvas
-
-
-def whole(image: Image.Image) -> tuple[Window, int]:
-    """The window that shows all of `image`, and the scale it was decoded at; takes the note of it off the picture."""
-    scale, size = image.info.pop(SCALED, (1, image.size))
-    return Window(0, 0, *size), scale
 
 
 def with_colour(image: Image.Image, colour: str) -> tuple[Image.Image, int | tuple[int, ...]]:

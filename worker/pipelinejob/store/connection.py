@@ -71,8 +71,9 @@ class Database:
         try:
             with self._connection, self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
                 result = work(cursor)
-        except (psycopg2.OperationalError, psycopg2.InterfaceError):
-            self._discard()
+        except psycopg2.Error as error:
+            if _is_lost(error):
+                self._discard()
             raise
         if self._waiting:
             self._waiting = False
@@ -81,8 +82,7 @@ class Database:
 
     def _is_away(self, error: Exception) -> bool:
         """Whether waiting can help. A bad password or a missing database cannot be waited for."""
-        state = getattr(error, "pgcode", None)
-        away = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or state in _AWAY_STATES
+        away = _is_lost(error)
         if isinstance(error, OSError | RuntimeError) and not isinstance(error, JobError):
             away = True  # the embedded server did not start: it says so by an error of its own
         text = str(error)
@@ -100,6 +100,12 @@ class Database:
             except psycopg2.Error:
                 self._connection = None
             self._connection = None
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the connection is no good any more; the driver says so by a plain DatabaseError, too."""
+    lost = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    return lost or type(error) is psycopg2.DatabaseError or getattr(error, "pgcode", None) in _AWAY_STATES
 
 
 def _fetch(cursor: Any, sql: str, parameters: Any) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_UN, flock
 from pathlib import Path
@@ -28,8 +28,9 @@ class EmbeddedServer:
     above its data readable for all, so that this user can reach them.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, say: Callable[[str], None] = lambda _: None) -> None:
         self._home = home
+        self._say = say
         self._server: Any = None
 
     def url(self) -> str:
@@ -50,9 +51,20 @@ class EmbeddedServer:
                 self._server.ensure_postgres_running()
         return str(self._server.get_uri())
 
+    def close(self) -> None:
+        """Stops the server if nobody else uses it; the end of the process does so, too."""
+        if self._server is not None:
+            self._server.cleanup()
+            self._server = None
+
     def _initialise(self, pgserver: Any, data: Path) -> None:
         for leftover in self._home.glob("postgres-new-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        if os.geteuid() == 0:
+            self._say(
+                "running as root, where Postgres refuses to run: making the system user 'pgserver' for it, "
+                f"and the folders above {self._home} readable for all"
+            )
         fresh = Path(tempfile.mkdtemp(prefix="postgres-new-", dir=self._home))
         pgserver.get_server(fresh, start=False).ensure_pgdata_inited()
         if data.exists():
