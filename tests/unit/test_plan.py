@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import zlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelinejob import plan
-from pipelinejob.plan import CsvIndex, Shard, read_header, scan, shards
+from pipelinejob import boundaries, header, plan
+from pipelinejob.checksum import checksum
+from pipelinejob.header import read_header
+from pipelinejob.plan import CsvIndex, Shard, scan, shards
 from pipelinejob.reasons import JobError, JobReason
 from support.csv_oracle import csv_rows, quote_left_open
 
@@ -55,7 +56,7 @@ def check_against_csv(path: Path, data: bytes, batch_rows: int, delimiter: str =
     assert index.mtime_ns == path.stat().st_mtime_ns
     batches = [csv_rows(b"\n" + data[start:end], delimiter) for start, end in ranges(index)]
     assert batches == [wanted[at : at + batch_rows] for at in range(0, len(wanted), batch_rows)]
-    assert [crc for _, crc in index.batches()] == [zlib.crc32(data[start:end]) for start, end in ranges(index)]
+    assert [found for _, found in index.batches()] == [checksum(data[start:end]) for start, end in ranges(index)]
     for start, end in ranges(index):
         assert data[end - 1 : end] == b"\n" or end == len(data)
         assert start < end
@@ -89,7 +90,7 @@ def test_agrees_with_csv(
     data = (b"\xef\xbb\xbf" if bom else b"") + b"\r\n" + HEADER.replace(b",", delimiter.encode()) + text.encode()
     path = tmp_path_factory.getbasetemp() / "random.csv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "BLOCK_BYTES", block)
+        patch.setattr(boundaries, "BLOCK_BYTES", block)
         if quote_left_open(data, delimiter):
             assert refusal(path, data, delimiter=delimiter).reason is JobReason.INPUT_INVALID
         else:
@@ -102,7 +103,7 @@ def test_header_agrees_with_csv(tmp_path_factory: pytest.TempPathFactory, text: 
     data = text.encode()
     path = write(tmp_path_factory.getbasetemp() / "header.csv", data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "BLOCK_BYTES", block)
+        patch.setattr(boundaries, "BLOCK_BYTES", block)
         try:
             header = read_header(path, delimiter=",", encoding="latin-1")
         except JobError as error:
@@ -139,7 +140,7 @@ def test_header_agrees_with_csv(tmp_path_factory: pytest.TempPathFactory, text: 
         (b'1,"a"b"\n2,c\n', 2),
         (b'1,"a"b,"c\nd"\n', 1),
         (b'1, "a\n2,b"\n', 2),
-        (b'1,a\rb\n2,c\n', 2),
+        (b"1,a\rb\n2,c\n", 2),
         (b'1,\r"a\n2,b"\n', 2),
         (b'\xef\xbb\xbf"a\n2,b"\n', 2),
         (b'"1","a"', 1),
@@ -148,7 +149,7 @@ def test_header_agrees_with_csv(tmp_path_factory: pytest.TempPathFactory, text: 
     ],
 )
 def test_rules(csv_file: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, count: int, block: int) -> None:
-    monkeypatch.setattr(plan, "BLOCK_BYTES", block)
+    monkeypatch.setattr(boundaries, "BLOCK_BYTES", block)
     for batch_rows in (1, 2, 200):
         check_against_csv(csv_file, HEADER + body, batch_rows)
     assert scan(csv_file, encoding="latin-1").total_rows == count
@@ -177,10 +178,10 @@ def test_shards_are_whole_batches(csv_file: Path) -> None:
     index = scan(write(csv_file, HEADER + b"".join(lines)), batch_rows=3)
     found = list(shards(index, 4))
     ends = [len(HEADER) + 4 * rows for rows in (3, 6, 9, 10)]
-    crcs = [zlib.crc32(b"".join(lines[at : at + 3])) for at in (0, 3, 6, 9)]
+    checksums = [checksum(b"".join(lines[at : at + 3])) for at in (0, 3, 6, 9)]
     assert found == [
-        Shard(0, 0, 6, len(HEADER), ends[1], tuple(ends[:2]), tuple(crcs[:2])),
-        Shard(1, 6, 4, ends[1], ends[3], tuple(ends[2:]), tuple(crcs[2:])),
+        Shard(0, 0, 6, len(HEADER), ends[1], tuple(ends[:2]), tuple(checksums[:2])),
+        Shard(1, 6, 4, ends[1], ends[3], tuple(ends[2:]), tuple(checksums[2:])),
     ]
     assert [shard.rows for shard in shards(index, 1)] == [3, 3, 3, 1]
     assert [shard.rows for shard in shards(index, 100)] == [10]
@@ -240,7 +241,7 @@ def test_empty(csv_file: Path, data: bytes) -> None:
 )
 @pytest.mark.parametrize("block", [1, 2, 5, 1 << 19])
 def test_invalid(csv_file: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, words: str, block: int) -> None:
-    monkeypatch.setattr(plan, "BLOCK_BYTES", block)
+    monkeypatch.setattr(boundaries, "BLOCK_BYTES", block)
     error = refusal(csv_file, data)
     assert error.reason is JobReason.INPUT_INVALID
     assert words in error.message
@@ -260,8 +261,8 @@ def test_a_quoted_carriage_return_in_the_header_is_a_character(csv_file: Path) -
     ],
 )
 def test_header_too_long(csv_file: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, words: str) -> None:
-    monkeypatch.setattr(plan, "MAX_HEADER_BYTES", 2000)
-    monkeypatch.setattr(plan, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(header, "MAX_HEADER_BYTES", 2000)
+    monkeypatch.setattr(boundaries, "BLOCK_BYTES", 64)
     assert words in refusal(csv_file, data).message
 
 
@@ -299,14 +300,14 @@ def test_a_file_that_changes_meanwhile(csv_file: Path, monkeypatch: pytest.Monke
 
 def test_progress(csv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "PROGRESS_BYTES", 100)
-    monkeypatch.setattr(plan, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(boundaries, "BLOCK_BYTES", 10)
     told: list[int] = []
     scan(write(csv_file, HEADER + b"1,a\n" * 100), progress=told.append)
     assert told == [100, 200, 300, 400]
 
 
 def test_errors_of_the_hashing_thread_surface(csv_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(boundaries, "BLOCK_BYTES", 10)
 
     class Broken:
         def update(self, data: memoryview) -> None:

@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import re
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelinejob import faults, images, names, template
+from pipelinejob.checksum import checksum
 from pipelinejob.functions import Chain
 from pipelinejob.inputs import ImageReader
 from pipelinejob.reasons import RowFailure, RowReason
@@ -40,7 +40,7 @@ class Task(NamedTuple):
     rows: int
     byte_start: int
     byte_end: int
-    crc: int
+    checksum: int
     doomed: dict[str, list[str]]  # row → [reason, function, message]
 
 
@@ -80,7 +80,7 @@ class BatchRunner:
             OSError: the storage fails, or is full.
         """
         data = os.pread(self._csv, task.byte_end - task.byte_start, task.byte_start)
-        if zlib.crc32(data) != task.crc:
+        if checksum(data) != task.checksum:
             raise InputChangedError(f"rows {task.first_row} to {task.first_row + task.rows - 1} are not those planned")
         folder = self._folder / names.folder(task.first_row)
         folder.mkdir()  # never makedirs: the round's folder may be gone, and then nothing may be written any more

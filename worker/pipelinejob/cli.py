@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelinejob import jobfile, local, report
+from pipelinejob import admission, jobfile, local, report
 from pipelinejob.commit import OURS
 from pipelinejob.functions import BUILTINS
 from pipelinejob.lock import holder, is_held
@@ -67,7 +67,7 @@ def run(
         return
     store = None
     try:
-        local.inspect(request)  # what is wrong with the job shows before a database is started
+        admission.inspect(request)  # what is wrong with the job shows before a database is started
         with report.console_reporter() as reporter:
             store = _open_store(database, reporter.say)
             result = local.run(request, store, reporter)
@@ -94,12 +94,12 @@ def plan(
     _plan(_request(file, data, output_root, None, None, False), count=count, json=json, began=time.monotonic())
 
 
-def _plan(request: local.Request, *, count: bool, json: bool, began: float) -> None:
+def _plan(request: admission.Request, *, count: bool, json: bool, began: float) -> None:
     from pipelinejob import preview  # noqa: PLC0415 - pandas, which nothing else needs, takes half a second to load
 
-    csv, _, _ = local.inspect(request)
-    index = local.scan(request, csv)
-    shards = local.check_shard_count(request.job.spec, index.rows) if index.rows else 0
+    csv, _, _ = admission.inspect(request)
+    index = admission.scan(request, csv)
+    shards = admission.shard_count(request.job.spec, index.rows)
     seen = preview.look(csv, request.job, index, whole=count)
     report.show_plan(request, index, shards, seen, json=json, seconds=time.monotonic() - began)
 
@@ -179,12 +179,12 @@ def delete(
     """Remove a job from the ledger; its output stays unless asked for."""
     with _store(database) as store:
         result = _result(store, _job(store, namespace, name))
-        local.delete(result.job, store, with_output=output)
+        admission.delete(result.job, store, with_output=output)
     kept = "" if output else f"; its output stays in {result.output}"
     report.show_done(result, f"deleted {name}{kept}", json=json)
 
 
-def _request(file: Path, data: str, output_root: str | None, workers: int | None, limit: int | None, replace: bool) -> local.Request:
+def _request(file: Path, data: str, output_root: str | None, workers: int | None, limit: int | None, replace: bool) -> admission.Request:
     job, functions = jobfile.load(file)
     if workers is not None:
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"parallelism": workers})})
@@ -192,7 +192,7 @@ def _request(file: Path, data: str, output_root: str | None, workers: int | None
     outputs = Path(output_root) if output_root is not None else root
     if output_root is not None:
         outputs.mkdir(parents=True, exist_ok=True)
-    return local.Request(job, functions, root, outputs.resolve(), _home(), limit, replace)
+    return admission.Request(job, functions, root, outputs.resolve(), _home(), limit, replace)
 
 
 def _home() -> Path:

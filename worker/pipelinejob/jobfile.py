@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -21,7 +22,8 @@ MAX_VALUES = 1_000_000  # with aliases, a small file can hold any number
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 _TRUE = frozenset(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"))
 _FALSE = frozenset(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"))
-_INT = re.compile(r"([-+]?)(?:(0b)([01]+)|(0x)([0-9a-f]+)|(0o?)([0-7]+)|(0|[1-9][0-9]*))", re.IGNORECASE)
+_INT = re.compile(r"[-+]?(0b[01]+|0x[0-9a-f]+|0o?[0-7]+|0|[1-9][0-9]*)", re.IGNORECASE)
+_OCTAL = re.compile(r"([-+]?0)([0-7]+)")  # as YAML 1.1 writes it
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _TAG = "tag:yaml.org,2002:"
 
@@ -32,7 +34,7 @@ class _JsonTypesLoader(yaml.SafeLoader):
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is not yaml.ScalarNode or not implicit[0]:
-            tag: str = super().resolve(kind, value, implicit)
+            tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
             return tag
         return _TAG + ("merge" if value == "<<" else _JSON_TYPES[type(_json_value(value))])
 
@@ -74,13 +76,11 @@ def _json_value(text: str) -> str | int | float | bool | None:
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
     plain = text.replace("_", "") if text[0] in "+-.0123456789" else ""
-    if match := _INT.fullmatch(plain):
-        sign, *parts = match.groups()
-        prefix, digits = next((prefix, digits) for prefix, digits in zip([*parts[:6:2], ""], [*parts[1:6:2], parts[6]]) if digits)
-        if len(digits) <= 100:
-            number = int(sign + digits, {"0b": 2, "0x": 16, "": 10}.get(prefix.lower(), 8))
-            if -(2**63) <= number < 2**64:
-                return number
+    if len(plain) <= 100 and _INT.fullmatch(plain):
+        octal = _OCTAL.fullmatch(plain)
+        number = int(octal.expand(r"\1o\2") if octal else plain, 0)
+        if -(2**63) <= number < 2**64:
+            return number
     if _FLOAT.fullmatch(plain):
         real = float(plain)
         if math.isfinite(real):
@@ -96,6 +96,7 @@ _JSON_TYPES: dict[type, str] = {type(None): "null", bool: "bool", int: "int", fl
 _JsonTypesLoader.yaml_constructors = {
     **{f"{_TAG}{name}": _JsonTypesLoader.construct_json for name in ("null", "bool", "int", "float")},
     **{f"{_TAG}{name}": yaml.SafeLoader.yaml_constructors[f"{_TAG}{name}"] for name in ("str", "seq", "map")},
+    f"{_TAG}merge": yaml.SafeLoader.yaml_constructors[f"{_TAG}str"],  # where it is no key
     None: yaml.SafeLoader.yaml_constructors[None],  # an error for every other tag
 }
 
@@ -128,7 +129,7 @@ def _document(path: Path) -> object:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise JobError(JobReason.INVALID_SPEC, f"{path}: cannot be read ({reason}): pass the path of a job file") from None
     try:
-        documents = [item for item in yaml.load_all(text, Loader=_JsonTypesLoader) if item is not None]
+        documents = [item for item in _documents(text) if item is not None]
     except RecursionError:
         raise JobError(JobReason.INVALID_SPEC, f"{path}: is nested too deeply") from None
     except yaml.YAMLError as error:
@@ -145,6 +146,23 @@ def _document(path: Path) -> object:
     if not documents:
         raise JobError(JobReason.INVALID_SPEC, f"{path}: is empty: expected a PipelineJob")
     return documents[0]
+
+
+def _documents(text: str) -> list[Any]:
+    """JSON as JSON (YAML would refuse tabs and split some characters), all else as YAML."""
+    if text.lstrip().startswith("{"):
+        try:
+            return [json.loads(text, parse_int=_json_value, parse_float=_json_value, object_pairs_hook=_unique)]
+        except ValueError:
+            pass  # YAML that starts like it, or a mistake, of which YAML's reader tells the line
+    return list(yaml.load_all(text, Loader=_JsonTypesLoader))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
 
 
 def _is_small(documents: list[Any]) -> bool:

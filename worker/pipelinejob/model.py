@@ -317,8 +317,8 @@ def _unfit(value: object, location: tuple[int | str, ...]) -> Iterator[tuple[str
             yield field_path(location), f"must be text without NUL and lone surrogates, got {value!r}"
     elif isinstance(value, float) and not math.isfinite(value):
         yield field_path(location), f"must be a finite number, got {value!r}"
-    elif isinstance(value, int) and value.bit_length() > 64:
-        yield field_path(location), "must be a number of at most 64 bits"
+    elif isinstance(value, int) and value.bit_length() > 1000:
+        yield field_path(location), "must be a number below 1e300"
     elif value is not None and not isinstance(value, bool | int | float):
         yield field_path(location), f"must be a value that JSON has, got {value!r}"
 
@@ -406,7 +406,7 @@ def _ascii_encoding(value: str, delimiter: str) -> str:
         raise ValueError(f"must name an encoding that extends ASCII, as utf-8, latin-1 or cp1252, got {value!r}")
     for mark in ('"', "\n", "\r", delimiter):
         if any(_is_second_byte(mark, lead, value) for lead in range(128, 256)):
-            raise ValueError(f"has characters whose second byte is {mark!r}: with {value!r}, choose another delimiter, or save the file as UTF-8")
+            raise ValueError(f"{value!r} has characters whose second byte is {mark!r}: choose another delimiter, or save the file as UTF-8")
     return "utf-8" if codec in ("utf-8", "utf-8-sig") else value
 
 

@@ -20,8 +20,9 @@ from pipelinejob.model import PipelineJob, Rows, Shards, TopFailure
 from pipelinejob.reasons import JobError, Phase, RowReason
 
 if TYPE_CHECKING:
+    from pipelinejob.admission import Request
     from pipelinejob.functions import Function
-    from pipelinejob.local import Request, Result
+    from pipelinejob.local import Result
     from pipelinejob.plan import CsvIndex
     from pipelinejob.preview import Preview
     from pipelinejob.store import FailedRow, Job
@@ -88,7 +89,8 @@ def _of_result(result: Result, seconds: float, message: str | None = None) -> di
 
 
 def _print_json(value: object) -> None:
-    sys.stdout.write(jsonlib.dumps(value, ensure_ascii=False) + "\n")
+    # In ASCII, so that it is one line to every reader (U+0085 and U+2028 end lines to some) under every locale.
+    sys.stdout.write(jsonlib.dumps(value) + "\n")
     sys.stdout.flush()
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
+from itertools import count
 from pathlib import Path
 
+from pipelinejob.header import read_header
 from pipelinejob.model import MAX_NAME
-from pipelinejob.plan import read_header
 from pipelinejob.reasons import JobError, JobReason
 
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -55,14 +55,24 @@ def _guess_images(csv: Path, columns: tuple[str, ...], id_column: str) -> str | 
     """images/{id}.jpg where such a folder lies beside the CSV, else a column that sounds like a file."""
     for folder in ("images", "imgs", "img", "photos", "pictures"):
         beside = csv.parent / folder
-        if beside.is_dir():
+        if beside.is_dir() and _can_be_filled_in(id_column):
             found = next((item.suffix for item in beside.iterdir() if item.suffix.lower() in _IMAGE_ENDINGS), ".jpg")
-            return f"{beside.as_posix()}/{{{id_column}}}{found}"
+            return f"{_literal(beside.as_posix())}/{{{id_column}}}{found}"
     column = next((name for name in columns if name.lower() in _IMAGE_COLUMNS), None)
     if column is None:
         return None
     parent = csv.parent.as_posix()
-    return f"{{{column}}}" if parent == "." else f"{parent}/{{{column}}}"
+    return f"{{{column}}}" if parent == "." else f"{_literal(parent)}/{{{column}}}"
+
+
+def _literal(folder: str) -> str:
+    """A folder as a template has it."""
+    return folder.replace("{", "{{").replace("}", "}}")
+
+
+def _can_be_filled_in(column: str) -> bool:
+    """Whether a template can name the column."""
+    return bool(column) and "{" not in column and "}" not in column
 
 
 def _text(name: str, csv: Path, columns: tuple[str, ...], id_column: str, images: str | None, delimiter: str) -> str:
@@ -70,7 +80,8 @@ def _text(name: str, csv: Path, columns: tuple[str, ...], id_column: str, images
     if images:
         source.append(f"    images: {_yaml(images)}                # one image a row; columns in braces")
     else:
-        source.append("    # images: images/{" + id_column + "}.jpg    # one image a row; without it, rows have no images")
+        column = id_column if _can_be_filled_in(id_column) else "column"
+        source.append(f"    # images: {_yaml(f'images/{{{column}}}.jpg')}    # one image a row; without it, rows have no images")
     source.append(f"    idColumn: {_yaml(id_column)}                # names the output files")
     if delimiter != ",":
         source.append(f"    delimiter: {_yaml(delimiter)}")
@@ -83,20 +94,23 @@ def _text(name: str, csv: Path, columns: tuple[str, ...], id_column: str, images
         if images
         else "  functions: []                # in order; 'pipelinejob functions' lists them\n"
     )
+    # A column `url` of the CSV's own leaves another name for ours.
+    free = next(column for column in (f"image_url{'_' * number}" for number in count()) if column not in columns)
+    url_column = f", urlColumn: {free}" if "url" in columns else ""
     return (
-        f"# Columns of {csv.name}: {', '.join(columns)}\n"
+        f"# Columns of {_printable(csv.name)}: {', '.join(map(_printable, columns))}\n"
         "apiVersion: pipelinejob.dev/v1alpha1\n"
         "kind: PipelineJob\n"
         f"metadata: {{name: {_yaml(name)}}}\n"
         "spec:\n"
-        "  source:\n" + "\n".join(source) + "\n" + chain + f"  output: {{path: out/{name}, format: jpeg, quality: 75}}\n"
+        "  source:\n" + "\n".join(source) + "\n" + chain + f"  output: {{path: out/{name}, format: jpeg, quality: 75{url_column}}}\n"
         "  parallelism: 2               # processes on a laptop, pods in a cluster\n"
         "  failurePolicy: {maxFailedRowsPercent: 5}    # above this the job is Failed\n"
     )
 
 
 def _yaml(text: str) -> str:
-    """A string as YAML: plain where nothing can be misread, else in JSON's quotes, which YAML reads too."""
+    """A string as YAML: plain where nothing can be misread, else in quotes."""
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in (
         "y",
         "n",
@@ -108,4 +122,9 @@ def _yaml(text: str) -> str:
         "false",
         "null",
     )
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else '"' + _printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _printable(text: str) -> str:
+    """The text with YAML's escapes for what cannot stand in a line of it."""
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text)

@@ -68,7 +68,7 @@ class ShardRow:
     rows: int
     byte_start: int
     batch_ends: list[int]
-    batch_crcs: list[int]
+    batch_checksums: list[int]
     recorded: frozenset[int]
 
 
@@ -153,7 +153,7 @@ class Store:
         def work(cursor: Any) -> None:
             cursor.execute("DELETE FROM pipelinejob.shards WHERE job_uid = %s", (uid,))
             cursor.copy_expert(
-                "COPY pipelinejob.shards (job_uid, index, first_row, rows, byte_start, byte_end, batch_ends, batch_crcs) FROM STDIN",
+                "COPY pipelinejob.shards (job_uid, index, first_row, rows, byte_start, byte_end, batch_ends, batch_checksums) FROM STDIN",
                 _CopyLines(_shard_line(uid, shard) for shard in shards()),
             )
             cursor.execute(
@@ -187,7 +187,7 @@ class Store:
         index = -1
         while True:
             rows = self._db.query(
-                "SELECT s.index, s.first_row, s.rows, s.byte_start, s.batch_ends, s.batch_crcs,"
+                "SELECT s.index, s.first_row, s.rows, s.byte_start, s.batch_ends, s.batch_checksums,"
                 " ARRAY(SELECT b.first_row FROM pipelinejob.batches b WHERE b.job_uid = s.job_uid"
                 "       AND b.first_row >= s.first_row AND b.first_row < s.first_row + s.rows) AS recorded"
                 " FROM pipelinejob.shards s WHERE s.job_uid = %s AND s.index > %s"
@@ -310,12 +310,12 @@ class Store:
 
 
 def batches_of(shard: ShardRow, batch_rows: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """(first row, rows, byte start, byte end, crc32) of the batches of a shard that are not recorded."""
+    """(first row, rows, byte start, byte end, checksum) of the batches of a shard that are not recorded."""
     start, first = shard.byte_start, shard.first_row
-    for end, crc in zip(shard.batch_ends, shard.batch_crcs, strict=True):
+    for end, checksum in zip(shard.batch_ends, shard.batch_checksums, strict=True):
         rows = min(batch_rows, shard.first_row + shard.rows - first)
         if first not in shard.recorded:
-            yield first, rows, start, end, crc
+            yield first, rows, start, end, checksum
         start, first = end, first + rows
 
 
@@ -325,8 +325,8 @@ def _adapt(value: object) -> object:
 
 def _shard_line(uid: str, shard: Any) -> str:
     ends = "{" + ",".join(map(str, shard.batch_ends)) + "}"
-    crcs = "{" + ",".join(map(str, shard.batch_crcs)) + "}"
-    cells = (uid, shard.index, shard.first_row, shard.rows, shard.byte_start, shard.byte_end, ends, crcs)
+    checksums = "{" + ",".join(map(str, shard.batch_checksums)) + "}"
+    cells = (uid, shard.index, shard.first_row, shard.rows, shard.byte_start, shard.byte_end, ends, checksums)
     return "\t".join(map(str, cells)) + "\n"
 
 

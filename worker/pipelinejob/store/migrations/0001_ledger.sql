@@ -39,7 +39,7 @@ CREATE TABLE pipelinejob.shards (
     byte_start bigint NOT NULL,
     byte_end   bigint NOT NULL,
     batch_ends bigint[] NOT NULL,               -- exclusive end offset of each batch
-    batch_crcs bigint[] NOT NULL,               -- crc32 of each batch's bytes: rows of an edited file are never mixed in
+    batch_checksums bigint[] NOT NULL,          -- xxh3 of each batch's bytes: rows of an edited file are never mixed in
     open       boolean NOT NULL DEFAULT false,
     round      integer NOT NULL DEFAULT 0,
     succeeded  bigint NOT NULL DEFAULT 0,
