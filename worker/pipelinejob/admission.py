@@ -28,6 +28,7 @@ class Request(NamedTuple):
     data_root: Path
     output_root: Path
     home: Path
+    workers: int | None = None  # processes; None: spec.parallelism, at most one a core
     limit: int | None = None
     replace: bool = False
 

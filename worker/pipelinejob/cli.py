@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from pipelinejob.functions import BUILTINS
 from pipelinejob.lock import holder, is_held
 from pipelinejob.model import PipelineJob
 from pipelinejob.paths import data_root
-from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.reasons import JobError, JobReason, Phase, RowReason
 from pipelinejob.store import Database, EmbeddedServer, Job, Store
 
 STARTUP_PATIENCE = 10.0  # seconds to wait for a database before a command gives up
@@ -53,7 +54,7 @@ def run(
     file: File,
     data: Data = ".",
     output_root: OutputRoot = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=10_000, help="Processes, in place of spec.parallelism.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=10_000, help="Processes; unset: spec.parallelism, at most one a core.")] = None,
     database: DatabaseUrl = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Start anew: remove the job of that name and its output.")] = False,
@@ -121,6 +122,9 @@ def functions(json: Json = False) -> None:
 @app.command(name="list")
 def list_jobs(database: DatabaseUrl = None, json: Json = False) -> None:
     """List the jobs in the ledger."""
+    if database is None and not EmbeddedServer(_home()).exists():
+        report.show_list([], [], json=json)
+        return
     with _store(database) as store:
         jobs = store.jobs()
         states = [_state(job) for job in jobs]
@@ -145,6 +149,8 @@ def failures(
     json: Json = False,
 ) -> None:
     """List the rows that failed, each with its reason."""
+    if reason is not None and reason not in list(RowReason):
+        raise JobError(JobReason.INVALID_SPEC, f"--reason: {reason!r} is none: expected one of {', '.join(RowReason)}")
     with _store(database) as store:
         job = _job(store, namespace, name)
         report.show_failures(store.failures(job.uid, reason), json=json)
@@ -186,13 +192,16 @@ def delete(
 
 def _request(file: Path, data: str, output_root: str | None, workers: int | None, limit: int | None, replace: bool) -> admission.Request:
     job, functions = jobfile.load(file)
-    if workers is not None:
-        job = job.model_copy(update={"spec": job.spec.model_copy(update={"parallelism": workers})})
     root = data_root(data)
     outputs = Path(output_root) if output_root is not None else root
     if output_root is not None:
-        outputs.mkdir(parents=True, exist_ok=True)
-    return admission.Request(job, functions, root, outputs.resolve(), _home(), limit, replace)
+        try:
+            outputs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JobError(
+                JobReason.INVALID_SPEC, f"--output-root: cannot make the folder {outputs} ({error.strerror}): pass another"
+            ) from None
+    return admission.Request(job, functions, root, outputs.resolve(), _home(), workers, limit, replace)
 
 
 def _home() -> Path:
@@ -212,6 +221,12 @@ class _store:
         self._url = url
 
     def __enter__(self) -> Store:
+        if self._url is None and not EmbeddedServer(_home()).exists():
+            raise JobError(
+                JobReason.INVALID_SPEC,
+                f"no job was run here: there is no ledger in {_home()}; change to the folder where it was run, "
+                "or say where with PIPELINEJOB_HOME or --database",
+            )
         self._opened = _open_store(self._url, lambda message: typer.echo(message, err=True))
         return self._opened
 
@@ -260,6 +275,9 @@ def _exit_code(result: local.Result) -> int:
 def main() -> None:
     """The command's entry: turns every error into a message and an exit code, and with --json into an object."""
     json, began = "--json" in sys.argv, time.monotonic()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must not end a command
     try:
         code = app(standalone_mode=False) or 0
     except _UsageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -9,12 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pipelinejob import faults
-from pipelinejob.admission import Request, admit
+from pipelinejob.admission import Admitted, Request, admit
 from pipelinejob.batch import Task
 from pipelinejob.commit import OutputFolder
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize, record_published
-from pipelinejob.lock import JobLock
 from pipelinejob.model import Rows, Shards, Spec, budget_breach
 from pipelinejob.reasons import JobError, JobReason, Phase
 from pipelinejob.store import Job, Store
@@ -57,7 +57,7 @@ def run(request: Request, store: Store, reporter: Reporter) -> Result:
     """
     admitted = admit(request, store)
     try:
-        return _LocalRun(admitted.job, admitted.csv, store, reporter, request.home, admitted.lock).run()
+        return _LocalRun(request, admitted, store, reporter).run()
     finally:
         admitted.lock.release()
 
@@ -65,10 +65,11 @@ def run(request: Request, store: Store, reporter: Reporter) -> Result:
 class _LocalRun:
     """One run of a job by this process and its children."""
 
-    def __init__(self, job: Job, csv: Path, store: Store, reporter: Reporter, home: Path, lock: JobLock) -> None:
-        self._job, self._csv, self._store, self._reporter = job, csv, store, reporter
-        self._log = home / "logs" / f"{job.namespace}-{job.name}.log"
-        self._lock = lock
+    def __init__(self, request: Request, admitted: Admitted, store: Store, reporter: Reporter) -> None:
+        job = self._job = admitted.job
+        self._csv, self._lock, self._store, self._reporter = admitted.csv, admitted.lock, store, reporter
+        self._workers = request.workers
+        self._log = request.home / "logs" / f"{job.namespace}-{job.name}.log"
         self._spec = Spec.model_validate(job.spec)
         self._output = OutputFolder(Path(job.output_root) / job.output, job.uid)
         self._done = job.rows.total - job.rows.pending
@@ -115,7 +116,7 @@ class _LocalRun:
         workers = Workers(
             self._for_children(),
             folder,
-            count=self._spec.parallelism,
+            count=self._count(),
             timeouts=[float(function["timeoutSeconds"]) for function in job.functions],
             log=self._log,
             lock=self._lock.descriptor,
@@ -130,6 +131,15 @@ class _LocalRun:
             finally:
                 workers.stop()
                 committer.finish()
+
+    def _count(self) -> int:
+        """How many processes to start: no more than there are batches, and by default than there are cores."""
+        batches = -(-self._job.rows.pending // self._spec.sharding.batch_rows)
+        cores = os.cpu_count() or 1
+        wanted = self._workers or min(self._spec.parallelism, cores)
+        if self._workers is None and self._spec.parallelism > cores:
+            self._reporter.say(f"spec.parallelism is {self._spec.parallelism}: {cores} processes on {cores} cores; --workers N overrides")
+        return max(1, min(wanted, batches))
 
     def _adopt(self, job: Job) -> None:
         """Commits what processes that were killed had finished, and clears what they had not."""
@@ -239,8 +249,10 @@ def interrupted_message(rows: Rows) -> str:
 
 def cancel(job: Job, store: Store, *, is_running: bool) -> Job:
     """Cancels a job for good: a running one hears of it through the ledger, another is finalized here."""
+    if job.phase in (Phase.COMPLETE, Phase.CANCELLED):
+        return job
     store.update_job(job.uid, stop="cancel")
-    if not is_running and job.phase not in (Phase.COMPLETE, Phase.CANCELLED):
+    if not is_running:
         output = OutputFolder(Path(job.output_root) / job.output, job.uid)
         if job.input is not None:
             finalize(store, job, output)

@@ -26,6 +26,7 @@ NAME_PATTERN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 MAX_NAME = 40
 MAX_SHARDS = 50_000
 MAX_DEPTH = 100  # of the document
+_ESCAPES = ("punycode", "idna", "unicode-escape", "raw-unicode-escape")  # codecs that give ASCII another meaning now and then
 MUTABLE = ("parallelism", "suspend", "cancel", "failurePolicy", "ttlSecondsAfterFinished")
 
 
@@ -396,10 +397,10 @@ def _relative_path(value: str) -> str:
 
 def _ascii_encoding(value: str, delimiter: str) -> str:
     """Encodings whose ASCII bytes always mean ASCII: only there are delimiters, quotes and line ends single bytes."""
-    ascii_text = "".join(map(chr, range(128))) + "\\u0041\\x41\x1b$B!!\x1b(B"  # with what escapes to other characters elsewhere
+    ascii_text = "".join(map(chr, range(128))) + "\x1b$B!!\x1b(B"  # with an escape to Japanese, where there is one
     try:
         codec = codecs.lookup(value).name
-        extends = ascii_text.encode("ascii").decode(value) == ascii_text and codec not in ("punycode", "idna")
+        extends = codec not in _ESCAPES and ascii_text.encode("ascii").decode(value) == ascii_text
     except (LookupError, UnicodeError, ValueError):
         extends = False
     if not extends:

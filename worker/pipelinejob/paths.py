@@ -54,12 +54,13 @@ def output_path(job: PipelineJob, root: Path, output_root: Path) -> Path:
     path = Path(os.path.normpath(output_root / job.output_path))
     if not _inside(Path(os.path.realpath(path)), output_root):
         raise _refused(job, f"leads outside {output_root}")
+    real = Path(os.path.realpath(path))  # a link must not lead it into the input, either
     csv = root / job.spec.source.csv
-    if _inside(csv, path):
+    if _inside(csv, path) or _inside(csv.resolve(), real):
         raise _refused(job, f"is or holds the input {job.spec.source.csv}")
     images = job.spec.source.images
     folder = template.parse(images).folder if images else ""
-    if folder and (_inside(path, root / folder) or _inside(root / folder, path)):
+    if folder and any(_inside(a, b) or _inside(b, a) for a, b in ((path, root / folder), (real, (root / folder).resolve()))):
         raise _refused(job, f"is inside or above the input folder {folder}")
     for parent in path.parents:
         if os.path.exists(parent / OURS / "owner.json"):
@@ -82,8 +83,8 @@ def make_folder(path: Path, output_root: Path) -> None:
         probe = ours / f"probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
-    except FileExistsError:
-        raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {path} is a file: choose another path") from None
+    except (FileExistsError, NotADirectoryError):
+        raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {path} is a file, or below one: choose another path") from None
     except OSError as error:
         raise JobError(
             JobReason.INVALID_SPEC,

@@ -289,7 +289,9 @@ def show_results(result: Result, home: Path, *, json: bool) -> None:
     """Where the results are, with a contact sheet of them."""
     from pipelinejob import contact_sheet  # noqa: PLC0415 - only here are images looked at
 
-    sheet = contact_sheet.make(result.output, home / "contact-sheets" / f"{result.job.namespace}-{result.job.name}.png")
+    sheet = contact_sheet.make(
+        result.output, result.job.spec["output"]["urlColumn"], home / "contact-sheets" / f"{result.job.namespace}-{result.job.name}.png"
+    )
     if json:
         _print_json({**_of_result(result, _seconds(result.job), result.note), "contactSheet": str(sheet) if sheet else None})
         return

@@ -94,6 +94,16 @@ class Chain:
         loaded = [(load(entry), entry.get("params") or {}) for entry in functions]
         self._steps = tuple(_Step(at, function, partial(function.call, **params)) for at, (function, params) in enumerate(loaded))
 
+    @property
+    def is_geometry(self) -> bool:
+        """Whether there are functions, and all only move the window or resample it."""
+        return bool(self._steps) and all(step.function.kind is Kind.GEOMETRY for step in self._steps)
+
+    @property
+    def last(self) -> int:
+        """The position of the last function."""
+        return len(self._steps) - 1
+
     def scale(self, size: tuple[int, int], id: str) -> int:
         """At what 1/scale (1, 2, 4 or 8) a picture of the upright `size` may be decoded for the row `id`.
 
@@ -102,18 +112,33 @@ class Chain:
         """
         if size[0] * size[1] < _WORTH_SCALING:
             return 1
+        found = self._first_resample(size, id)
+        return found[0].scale() if found else 1
+
+    def final_resample(self, size: tuple[int, int], id: str) -> tuple[Resample, int] | None:
+        """What a chain of crops and flips with one resampling, its last step, does to a picture of the upright `size`.
+
+        With it comes what `scale` says. None for all other chains, and when a function fails.
+        """
+        found = self._first_resample(size, id)
+        if found is None or found[1] != self.last:
+            return None
+        return found[0], 1 if size[0] * size[1] < _WORTH_SCALING else found[0].scale()
+
+    def _first_resample(self, size: tuple[int, int], id: str) -> tuple[Resample, int] | None:
+        """The first resampling and its position; None when there is none, or when more than crops and flips come before."""
         window = Window(0, 0, *size)
         for step in self._steps:
             if step.function.kind is not Kind.GEOMETRY:
-                return 1
+                return None
             try:
                 result = self._geometry(step, window, id)
             except Exception:  # the row fails with it when the chain is run
-                return 1
+                return None
             if isinstance(result, Resample):
-                return result.scale()
+                return result, step.position
             window = result
-        return 1
+        return None
 
     def run(self, image: Image.Image | None, row: Mapping[str, str], id: str, at: Callable[[int], None] = _unobserved) -> Outcome:
         """Run the functions over one row.

@@ -50,13 +50,21 @@ class Window(NamedTuple):
 
     def resample(self, image: Image.Image, scale: int, size: tuple[int, int], filter: Image.Resampling) -> Image.Image:
         """The window's pixels at `size`; `image` is the picture at 1/scale. At scale 1: crop(), then resize()."""
+        part, box = self.part(image, scale)
+        return part.resize(size, filter, box)
+
+    def part(self, image: Image.Image, scale: int) -> tuple[Image.Image, tuple[float, float, float, float]]:
+        """The pixels of `image`, the picture at 1/scale, that the window touches, flipped; and where in them it lies."""
         if scale == 1:
-            return self.cut(image).resize(size, filter)
+            return self.cut(image), (0, 0, self.width, self.height)
         left, top = self.left / scale, self.top / scale
         right, bottom = left + self.width / scale, top + self.height / scale
         outer = (floor(left), floor(top), ceil(right), ceil(bottom))
-        inner = (left - outer[0], top - outer[1], right - outer[0], bottom - outer[1])
-        return self._flipped(image.crop(outer).resize(size, filter, box=inner))
+        if self.mirrored:
+            left, right = outer[0] + outer[2] - right, outer[0] + outer[2] - left
+        if self.upside_down:
+            top, bottom = outer[1] + outer[3] - bottom, outer[1] + outer[3] - top
+        return self._flipped(image.crop(outer)), (left - outer[0], top - outer[1], right - outer[0], bottom - outer[1])
 
     def _flipped(self, image: Image.Image) -> Image.Image:
         if self.mirrored:

