@@ -77,9 +77,7 @@ class Child:
                 self._mark = Mark(self.folder / "mark")
             except (FileNotFoundError, ValueError):
                 return IDLE, 0, time.monotonic()
-        while (noted := self._mark.get()) != self._mark.get():
-            continue  # the child was writing it
-        return noted
+        return self._mark.get()
 
     def end(self) -> None:
         """Kills it, if it still runs, and frees what it held."""
@@ -90,8 +88,6 @@ class Child:
         except BrokenPipeError:
             self._input = self.output
         self.output.close()
-        if self._mark is not None:
-            self._mark.close()
 
     def _send(self, message: Mapping[str, Any]) -> None:
         try:
