@@ -27,7 +27,7 @@ class Preview(NamedTuple):
     filtered: int
     malformed: int
     problems: list[str]
-    first: pd.DataFrame
+    first: pd.DataFrame  # indexed by row number
     exact: bool
 
     @property
@@ -43,7 +43,7 @@ def look(csv: Path, job: PipelineJob, index: CsvIndex, *, whole: bool) -> Previe
     most = index.rows if whole else min(index.rows, SAMPLE_ROWS)
     matching = filtered = malformed = 0
     problems: list[str] = []
-    first: list[list[str]] = []
+    first: dict[int, list[str]] = {}
     for record in islice(_records(csv, job, index), most):
         if record.problem:
             malformed += 1
@@ -52,10 +52,10 @@ def look(csv: Path, job: PipelineJob, index: CsvIndex, *, whole: bool) -> Previe
         elif where(record.cells):
             matching += 1
             if len(first) < FIRST_ROWS:
-                first.append(record.cells)
+                first[record.row] = record.cells
         else:
             filtered += 1
-    frame = pd.DataFrame(first, columns=list(columns))
+    frame = pd.DataFrame.from_dict(first, orient="index", columns=list(columns))
     return Preview(most, matching, filtered, malformed, problems, frame, exact=most == index.rows)
 
 

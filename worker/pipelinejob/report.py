@@ -363,10 +363,11 @@ def show_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, *, 
     console.print(f"functions: {' → '.join(function.name for function in spec.functions) or 'none (files are copied)'}", highlight=False)
     console.print(f"output: {output}", highlight=False, markup=False, soft_wrap=True)
     table = Table(title="The first rows that would run", title_justify="left")
-    for column in seen.first.columns:
-        table.add_column(escape(str(column)), overflow="ellipsis", no_wrap=True)
-    for cells in seen.first.itertuples(index=False):
-        table.add_row(*(escape(str(cell)) for cell in cells))
+    table.add_column("column", style="bold", overflow="fold", min_width=12)
+    for number in seen.first.index:
+        table.add_column(f"row {number}", overflow="ellipsis", no_wrap=True)
+    for column, cells in seen.first.items():  # a line for each column: tables are wider than terminals
+        table.add_row(escape(str(column)), *(escape(str(cell)) for cell in cells))
     console.print(table)
 
 
