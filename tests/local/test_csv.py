@@ -7,6 +7,7 @@ import io
 import json
 
 import pytest
+
 from support.project import Project, Ran
 
 HEADER = "row,id,reason,function,message,attempts\n"

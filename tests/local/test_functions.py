@@ -6,10 +6,13 @@ import json
 import time
 
 import pytest
+
 from support.project import Project, Ran
 
 
-def runs(project: Project, code: str, *, ids: range = range(8), name: str = "mark", params: dict[str, object] | None = None, **spec: object) -> Ran:
+def runs(
+    project: Project, code: str, *, ids: range = range(8), name: str = "mark", params: dict[str, object] | None = None, **spec: object
+) -> Ran:
     """Runs a job of one user's function over small images, ids 0 to 7."""
     project.images(*ids)
     project.write_csv([(id, f"n{id}") for id in ids], ("id", "name"))

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,11 @@ class BatchRunner:
         self._reader = ImageReader(Path(job["dataRoot"]), source["maxBytes"])
         self._copies = not job["functions"]
         self._chain = Chain(job["functions"], seed=job["spec"]["seed"])
+        self._jpeg_to_jpeg: Callable[..., bytes | None] | None = None
+        if self._template and self._chain.is_geometry and self._output["format"] == "jpeg":
+            from pipelinejob.planes import jpeg_to_jpeg  # noqa: PLC0415 - importing numpy takes 60 ms
+
+            self._jpeg_to_jpeg = jpeg_to_jpeg
         self._extension = names.EXTENSIONS[self._output["format"]]
         self._at = at
         self._csv = os.open(job["csv"], os.O_RDONLY | os.O_CLOEXEC)
@@ -109,16 +115,24 @@ class BatchRunner:
         name = names.claim(id, self._extension, batch.taken, record.row) if self._template else None
         if doom:
             raise RowFailure(RowReason(doom[0]), doom[2], doom[1])
-        row = dict(zip(self._columns, record.cells, strict=True))
         self._at(record.row, DECODE)
         data = self._read_image(record.cells, batch) if self._template else None
         if data is not None and self._copies:
             images.verify(data, max_pixels=self._max_pixels)
             batch.succeed(record, name, data, ())
             return
+        if data is not None and self._jpeg_to_jpeg:
+            self._at(record.row, self._chain.last)
+            final_resample, quality = partial(self._chain.final_resample, id=id), self._output["quality"]
+            encoded = self._jpeg_to_jpeg(data, final_resample, max_pixels=self._max_pixels, quality=quality)
+            if encoded is not None:
+                batch.succeed(record, name, encoded, ())
+                return
+            self._at(record.row, DECODE)
         image = None
         if data is not None:
             image = images.decode(data, max_pixels=self._max_pixels, scale_for=lambda size: self._chain.scale(size, id))
+        row = dict(zip(self._columns, record.cells, strict=True))
         outcome = self._chain.run(image, row, id, lambda position: self._at(record.row, position))
         if outcome.skipped:
             batch.skipped += 1
@@ -146,7 +160,7 @@ class _Batch:
     """What has become of the rows of a batch so far."""
 
     def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self.url = folder, url
+        self.folder, self.url = str(folder), url
         self.taken: dict[str, int] = {}
         self.filtered = self.skipped = self.images = self.bytes = 0
         self.inputs, self.outputs = hashlib.sha256(), hashlib.sha256()
@@ -175,7 +189,7 @@ class _Batch:
         url = ""
         if data is not None:
             assert name is not None
-            _write(self.folder / name, data)
+            _write(f"{self.folder}/{name}", data)
             self.outputs.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode())
             self.images += 1
             self.bytes += len(data)
@@ -214,7 +228,7 @@ def one_line(message: str) -> str:
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: str | Path, data: bytes) -> None:
     """Writes a new file whole; a full disk is an OSError for the whole batch, never a row's fault."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:

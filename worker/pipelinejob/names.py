@@ -22,7 +22,7 @@ def claim(id: str, extension: str, taken: dict[str, int], row: int) -> str:
     problem = _problem(id, name)
     if problem:
         raise RowFailure(RowReason.INVALID_OUTPUT_NAME, problem)
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", id).casefold())
+    folded = id.lower() if id.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", id).casefold())
     if folded in taken:
         raise RowFailure(RowReason.DUPLICATE_ID, f"row {taken[folded]} of the same batch has this id already")
     taken[folded] = row
@@ -36,7 +36,7 @@ def _problem(id: str, name: str) -> str | None:
         return "the id begins with a dot"
     if "/" in id or "\\" in id:
         return "the id holds a slash or a backslash"
-    if any(unicodedata.category(char) == "Cc" for char in id):
+    if not id.isprintable() and any(unicodedata.category(char) == "Cc" for char in id):
         return "the id holds a control character"
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"the file name would have {len(name.encode())} bytes, more than {MAX_NAME_BYTES}"

@@ -33,7 +33,7 @@ def csv_path(job: PipelineJob, root: Path) -> Path:
     """
     name = job.spec.source.csv
     path = root / name
-    if not _inside(Path(os.path.realpath(path)), root):
+    if not _inside(_real(path), root):
         raise JobError(JobReason.INVALID_SPEC, f"spec.source.csv: {name!r} leads outside the data root {root}")
     if not os.path.exists(path):  # unlike Path's, it is False for a name that is too long, too
         raise JobError(
@@ -52,15 +52,15 @@ def output_path(job: PipelineJob, root: Path, output_root: Path) -> Path:
         JobError: InvalidSpec when it leads outside its root, or is equal to, inside or above the input.
     """
     path = Path(os.path.normpath(output_root / job.output_path))
-    if not _inside(Path(os.path.realpath(path)), output_root):
+    real = _real(path)  # a link must not lead it into the input, either
+    if not _inside(real, output_root):
         raise _refused(job, f"leads outside {output_root}")
-    real = Path(os.path.realpath(path))  # a link must not lead it into the input, either
     csv = root / job.spec.source.csv
-    if _inside(csv, path) or _inside(csv.resolve(), real):
+    if _inside(csv, path) or _inside(_real(csv), real):
         raise _refused(job, f"is or holds the input {job.spec.source.csv}")
     images = job.spec.source.images
     folder = template.parse(images).folder if images else ""
-    if folder and any(_inside(a, b) or _inside(b, a) for a, b in ((path, root / folder), (real, (root / folder).resolve()))):
+    if folder and any(_inside(a, b) or _inside(b, a) for a, b in ((path, root / folder), (real, _real(root / folder)))):
         raise _refused(job, f"is inside or above the input folder {folder}")
     for parent in path.parents:
         if os.path.exists(parent / OURS / "owner.json"):
@@ -95,6 +95,11 @@ def make_folder(path: Path, output_root: Path) -> None:
 def _refused(job: PipelineJob, why: str) -> JobError:
     field = "spec.output.path" if job.spec.output.path else "spec.output.path (by default output/<namespace>/<name>)"
     return JobError(JobReason.INVALID_SPEC, f"{field}: {job.output_path!r} {why}: choose another folder")
+
+
+def _real(path: Path) -> Path:
+    """The path without links; unlike Path.resolve, it bears links that lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _inside(path: Path, root: Path) -> bool:

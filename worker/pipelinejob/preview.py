@@ -15,7 +15,7 @@ from pipelinejob.rows import Record, records
 from pipelinejob.where import compile_where
 
 SAMPLE_ROWS = 10_000
-FIRST_ROWS = 5
+FIRST_ROWS = 3
 PROBLEMS_SHOWN = 5
 
 

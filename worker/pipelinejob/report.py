@@ -363,9 +363,9 @@ def show_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, *, 
     console.print(f"functions: {' → '.join(function.name for function in spec.functions) or 'none (files are copied)'}", highlight=False)
     console.print(f"output: {output}", highlight=False, markup=False, soft_wrap=True)
     table = Table(title="The first rows that would run", title_justify="left")
-    table.add_column("column", style="bold", overflow="fold", min_width=12)
+    table.add_column("column", style="bold", no_wrap=True)
     for number in seen.first.index:
-        table.add_column(f"row {number}", overflow="ellipsis", no_wrap=True)
+        table.add_column(f"row {number}", overflow="ellipsis", no_wrap=True, max_width=16)
     for column, cells in seen.first.items():  # a line for each column: tables are wider than terminals
         table.add_row(escape(str(column)), *(escape(str(cell)) for cell in cells))
     console.print(table)

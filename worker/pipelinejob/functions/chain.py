@@ -115,15 +115,13 @@ class Chain:
         found = self._first_resample(size, id)
         return found[0].scale() if found else 1
 
-    def final_resample(self, size: tuple[int, int], id: str) -> tuple[Resample, int] | None:
-        """What a chain of crops and flips with one resampling, its last step, does to a picture of the upright `size`.
+    def final_resample(self, size: tuple[int, int], id: str) -> Resample | None:
+        """What the chain does to a picture of the upright `size`, if that is crops, flips and, last, one resampling.
 
-        With it comes what `scale` says. None for all other chains, and when a function fails.
+        None for all else, and when a function fails.
         """
         found = self._first_resample(size, id)
-        if found is None or found[1] != self.last:
-            return None
-        return found[0], 1 if size[0] * size[1] < _WORTH_SCALING else found[0].scale()
+        return found[0] if found and found[1] == self.last else None
 
     def _first_resample(self, size: tuple[int, int], id: str) -> tuple[Resample, int] | None:
         """The first resampling and its position; None when there is none, or when more than crops and flips come before."""
