@@ -14,12 +14,12 @@ from support.project import Project
 
 from pipelinejob.store import EmbeddedServer
 
-SLOW = '''
+SLOW = """
 import time
 def slow(image, row, *, seconds: float = 0.02):
     time.sleep(seconds)
     return image
-'''
+"""
 
 
 def _slow_job(project: Project, rows: int = 200, seconds: float = 0.02) -> str:
@@ -84,9 +84,7 @@ def test_a_run_waits_for_children_that_still_end(project: Project) -> None:
     process = project.start("run", job)
     _wait(lambda: _published(project) >= 2)
     children = _children(process.pid)
-    keeper = subprocess.Popen(
-        ["flock", str(project.root / "out/job/.pipelinejob/lock"), "sleep", "1.5"], stdin=subprocess.DEVNULL
-    )
+    keeper = subprocess.Popen(["flock", str(project.root / "out/job/.pipelinejob/lock"), "sleep", "1.5"], stdin=subprocess.DEVNULL)
     process.kill()
     process.communicate()
     _wait(lambda: not any(map(_alive, children)))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelinejob import faults, plan, template
+from pipelinejob import faults, names, plan, template
 from pipelinejob.commit import OURS, claim_output, read_owner
 from pipelinejob.header import Header, read_header
 from pipelinejob.lock import JobLock
@@ -50,12 +50,12 @@ def admit(request: Request, store: Store) -> Admitted:
     csv, _, output = inspect(request)
     meta = request.job.metadata
     existing = store.find_job(meta.namespace, meta.name)
-    if existing is not None and request.replace:
-        delete(existing, store, with_output=True)
-        existing = None
-    if existing is not None:
+    if existing is not None and not request.replace:
         _check_same(request, existing)
-    index = scan(request, csv) if existing is None else None
+    index = scan(request, csv) if existing is None or request.replace else None
+    _check_output(request, output, store)
+    if existing is not None and request.replace:  # all that can be refused was asked for before anything is removed
+        delete(existing, store, with_output=True)
     lock = _take_output(request, output, store)
     try:
         existing = store.find_job(meta.namespace, meta.name)  # again: from here on nobody else can add it
@@ -126,8 +126,8 @@ def _not_the_same(job: Job, what: str) -> JobError:
     )
 
 
-def _take_output(request: Request, output: Path, store: Store) -> JobLock:
-    """Makes the output folder ours, or finds that it is, and takes the job's lock."""
+def _check_output(request: Request, output: Path, store: Store) -> None:
+    """Refuses a folder that overlaps another job's output, or that holds files that are not ours."""
     meta = request.job.metadata
     for other in store.jobs():
         theirs = Path(other.output_root) / other.output
@@ -144,6 +144,11 @@ def _take_output(request: Request, output: Path, store: Store) -> JobLock:
             JobReason.INVALID_SPEC,
             f"spec.output.path: the folder {output} is not empty and was not made by PipelineJob: choose another, or empty it",
         )
+
+
+def _take_output(request: Request, output: Path, store: Store) -> JobLock:
+    """Makes the output folder ours, or finds that it is, and takes the job's lock."""
+    meta = request.job.metadata
     make_folder(output, request.output_root)
     lock = _lock(output, meta.name)
     owner = read_owner(output)
@@ -251,7 +256,9 @@ def _take_over(request: Request, csv: Path, job: Job, store: Store) -> Job:
     if job.phase == Phase.COMPLETE:
         if changed:
             raise _not_the_same(job, f"is complete, and its CSV was changed since ({changed})")
-        gone = [name for name in ("metadata.csv", "failures.csv", "manifest.json") if not _file(job, name).exists()]
+        files = ["metadata.csv", "failures.csv", "manifest.json"]
+        folders = [f"images/{names.folder(batch.first_row)}" for batch in store.batches(job.uid) if batch.images]
+        gone = [name for name in (*files, *folders) if not _file(job, name).exists()][:3]
         if gone:
             raise _not_the_same(job, f"is complete, but {', '.join(gone)} has gone from {_file(job, '')}")
     elif job.input is None:  # the process died between entering the job and its plan

@@ -376,7 +376,7 @@ def show_error(error: JobError, job: PipelineJob | None, result: Result | None, 
     Console(stderr=True).print(f"{error.reason}: {error.message}", style="red", markup=False, highlight=False, soft_wrap=True)
     if not json:
         return
-    said: dict[str, Any] = {"reason": error.reason, "message": error.message}
+    said: dict[str, Any] = {"phase": Phase.FAILED, "reason": error.reason, "message": error.message}
     if result is not None:
         _print_json(_of_result(result, seconds) | said)
     elif job is not None:

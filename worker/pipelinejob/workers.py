@@ -39,8 +39,9 @@ class Child:
         self.folder = round_folder / attempt
         environment = {key: value for key, value in os.environ.items() if key not in _SECRETS}
         environment[PARENT] = str(os.getpid())
+        environment["PYTHONUTF8"] = "1"  # file names are UTF-8 whatever the locale is
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelinejob.child"],
+            [sys.executable, "-P", "-m", "pipelinejob.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -78,6 +79,13 @@ class Child:
             except (FileNotFoundError, ValueError):
                 return IDLE, 0, time.monotonic()
         return self._mark.get()
+
+    def await_end(self) -> None:
+        """Gives it a moment to end by itself, so that its exit code is its own and not that of our kill."""
+        try:
+            self.process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            return
 
     def end(self) -> None:
         """Kills it, if it still runs, and frees what it held."""
@@ -215,6 +223,7 @@ class Workers:
         row, position, _ = child.at()
         self._selector.unregister(child.output)
         self._children.remove(child)
+        child.await_end()
         child.end()
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row > DEATHS_WITHOUT_PROGRESS:
@@ -247,8 +256,10 @@ class Workers:
     def _kill_overrunning(self) -> None:
         for child in self._children:
             row, position, began = child.at()
+            if row == IDLE or child.overran is not None:
+                continue
             limit = self._timeouts[position] if position >= 0 else STEP_TIMEOUT
-            if row == IDLE or child.overran is not None or time.monotonic() - began <= limit:
+            if time.monotonic() - began <= limit:
                 continue
             what = {DECODE: "reading the image", ENCODE: "writing the image"}.get(position, "the function")
             child.overran = f"{what} took longer than {limit:g} s"

@@ -158,7 +158,7 @@ class Chain:
                 found = self._apply(step, picture, row, id)
                 if step is self._steps[-1]:
                     picture.pixels()
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 raise RowFailure(RowReason.FUNCTION_ERROR, told(error), step.function.name) from error
             if found is None:
                 return Outcome(None, (), True)
