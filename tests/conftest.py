@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from support.project import Project
 
 from pipelinejob.store import EmbeddedServer
+from support.project import Project
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.project import Project
 
 from pipelinejob.store import EmbeddedServer
+from support.project import Project
 
 SLOW = """
 import time

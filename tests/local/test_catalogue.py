@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.project import Project
 
 REPOSITORY = Path(__file__).parents[2]

@@ -208,6 +208,11 @@ def test_it_declines_more_pixels_than_allowed() -> None:
     assert on_planes(PHOTO, max_pixels=4799) is None
 
 
+def test_it_declines_large_files() -> None:
+    assert on_planes(PHOTO.ljust(65536, b"\0")) == on_planes(PHOTO)
+    assert on_planes(PHOTO.ljust(65537, b"\0")) is None
+
+
 def refused(data: bytes) -> bool:
     try:
         images.decode(data, max_pixels=LIMIT)
