@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def column_names(taken: Iterable[str], returned: Sequence[tuple[int, str, str]])
     used = set(taken)
     result = []
     for position, function, column in returned:
-        candidates = (column, f"{function}.{column}", f"{function}.{position}.{column}")
+        places = (f"{function}.{'.'.join([str(position)] * times)}" for times in count(1))
+        candidates = chain([column, f"{function}.{column}"], (f"{place}.{column}" for place in places))
         name = next(candidate for candidate in candidates if candidate not in used)
         used.add(name)
         result.append(name)
