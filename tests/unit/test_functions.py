@@ -387,8 +387,8 @@ def test_long_and_broken_texts(tmp_path: Path) -> None:
     assert len(long) == 500 and long.startswith("ValueError: yyy")
     body = "class E(Exception):\n  def __str__(self): raise RuntimeError\ndef mark(image, row): raise E"
     assert failure(picture(), user(tmp_path, body)).message == "E"
-    with pytest.raises(KeyboardInterrupt):
-        run(picture(), user(tmp_path, "def mark(image, row): raise KeyboardInterrupt"))
+    # Ctrl-C is the parent's to handle and never reaches a process that runs rows: this one is the function's own.
+    assert failure(picture(), user(tmp_path, "def mark(image, row): raise KeyboardInterrupt")).message == "KeyboardInterrupt"
 
 
 def test_column_values_become_plain(tmp_path: Path) -> None:
