@@ -71,6 +71,7 @@ class _LocalRun:
         self._workers = request.workers
         self._log = request.home / "logs" / f"{job.namespace}-{job.name}.log"
         self._spec = Spec.model_validate(job.spec)
+        self._durable = self._spec.output.fsync == "always"  # auto: here, the death of processes is survived without
         self._output = OutputFolder(Path(job.output_root) / job.output, job.uid)
         self._done = job.rows.total - job.rows.pending
         self._failed = job.rows_failed
@@ -110,8 +111,7 @@ class _LocalRun:
         store.update_job(job.uid, phase=Phase.RUNNING, reason=None, message=None, finished_at=None)
         if job.started_at is None:
             store.update_job(job.uid, started_at=datetime.now(UTC))
-        durable = self._spec.output.fsync == "always"
-        committer = Committer(store, job.uid, round_number, self._output, durable=durable)
+        committer = Committer(store, job.uid, round_number, self._output, durable=self._durable)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         workers = Workers(
             self._for_children(),
@@ -143,7 +143,7 @@ class _LocalRun:
 
     def _adopt(self, job: Job) -> None:
         """Commits what processes that were killed had finished, and clears what they had not."""
-        finished = [self._output.publish(attempt, durable=False) for attempt in self._output.finished_attempts()]
+        finished = [self._output.publish(attempt, durable=self._durable) for attempt in self._output.finished_attempts()]
         shards = self._store.shards_of(job.uid, [summary["first_row"] for summary in finished])
         for summary in finished:
             self._store.record(job.uid, shards[summary["first_row"]], job.round, [summary])
