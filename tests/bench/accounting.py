@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 from chain import BATCH
-from common import CACHE, BenchError, catalogue, environment, forget, output_root, run, run_command, settle
+from common import CACHE, BenchError, catalogue, environment, forget, on_disk, run, run_command, settle
 
 EVERY = 2.0  # seconds between looks at the memory
 MARKS = (1, 10, 25, 50, 75, 100)  # percent of the rows
@@ -25,14 +25,14 @@ def ledger(*, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     rows = 2_000 if quick else 44_000
     data = catalogue("60x80", rows, 2_000, "--corrupt", "1%", "--missing", "1%", "--malformed", "20", "--expected")
     expected = json.loads((data / "expected.json").read_text())
-    forget("bench-ledger")
-    done = run(run_command("bench-ledger", data, BATCH), "ledger")
+    forget("bench-ledger", on_disk())
+    done = run(run_command("bench-ledger", data, BATCH, on_disk()), "ledger")
     reasons = {"corrupt": "ImageInvalid", "missing": "ImageNotFound", "malformed": "MalformedRow"}
     wanted = {(bad["row"], reasons[kind]) for kind in reasons for bad in expected[kind]}
-    with open(output_root() / "bench-ledger/failures.csv", newline="", encoding="utf-8") as file:
+    with open(on_disk() / "bench-ledger/failures.csv", newline="", encoding="utf-8") as file:
         found = [(int(row["row"]), row["reason"]) for row in csv.DictReader(file)]
     counts = done.json["rows"]
-    forget("bench-ledger")
+    forget("bench-ledger", on_disk())
     exact = len(found) == len(wanted) and set(found) == wanted and counts["failed"] == len(wanted)
     adds_up = sum(counts[key] for key in ("succeeded", "filtered", "skipped", "failed", "pending")) == counts["total"] == rows
     say(f"ledger: {counts}, failures {'exact' if exact else 'NOT exact'}, {done.seconds:.1f} s")
@@ -43,11 +43,11 @@ def million(rows: int, say: Callable[[str], None]) -> dict[str, Any]:
     """One run over hard links of 2,000 images."""
     say(f"million: making {rows} rows (once; about two minutes a million)")
     data = catalogue("60x80", rows, min(rows, 2_000))
-    forget("bench-million")
+    forget("bench-million", on_disk())
     settle()
-    output = output_root() / "bench-million"
+    output = on_disk() / "bench-million"
     with open(CACHE / "logs/million.log", "wb") as log:
-        command = run_command("bench-million", data, BATCH)
+        command = run_command("bench-million", data, BATCH, on_disk())
         process = subprocess.Popen(command, cwd=CACHE, env=environment(), stdout=subprocess.PIPE, stderr=log)
         try:
             seconds, samples = _watch(process, output / "images", rows, say)
@@ -62,7 +62,7 @@ def million(rows: int, say: Callable[[str], None]) -> dict[str, Any]:
     images_done = next(sample["at"] for sample in samples if sample["rows"] >= rows)
     disk = _disk_use(output)
     say("million: removing the output")
-    forget("bench-million")
+    forget("bench-million", on_disk())
     return {
         "rows": rows,
         "counts": result["rows"],

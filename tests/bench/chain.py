@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import HERE, ROOT, BenchError, catalogue, forget, output_root, run, run_command, settle
+from common import HERE, ROOT, BenchError, catalogue, forget, in_memory, run, run_command, settle
 
 PEERS_PYTHON = ROOT / ".venv-bench/bin/python"
 SIZES = {"60x80": (20_000, 2_000), "1080x1440": (2_000, 100)}  # rows, distinct images
@@ -86,10 +86,10 @@ def _ours_once(setting: Setting, rows: int) -> float:
     name = f"bench-{setting.size}-{uuid.uuid4().hex[:8]}"
     limit = rows if rows < setting.rows else None
     settle()
-    done = run(run_command(name, setting.data, setting.batch, limit), f"ours-{setting.size}")
+    done = run(run_command(name, setting.data, setting.batch, in_memory(), limit), f"ours-{setting.size}")
     if done.json["rows"]["succeeded"] != rows:
         raise BenchError(f"{done.json['rows']} rows in place of {rows}")
-    forget(name)
+    forget(name, in_memory())
     return done.seconds
 
 
@@ -113,7 +113,7 @@ def peer(name: str, setting: Setting) -> Result:
 
 def _into_fresh_folder(command: list[str], label: str, ignored: str, rows: int) -> tuple[Any, float]:
     """Runs a contender into a folder that is then counted and removed: (what it printed, seconds)."""
-    out = output_root() / f"{label}-{uuid.uuid4().hex[:8]}"
+    out = in_memory() / f"{label}-{uuid.uuid4().hex[:8]}"
     try:
         done = run([*command, "--out", str(out)], label, timeout=1800)
         kept = (path for path in out.rglob("*") if path.is_file() and not path.relative_to(out).match(f"{ignored}/*"))

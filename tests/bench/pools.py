@@ -16,6 +16,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,27 +38,30 @@ _bare: dict[str, Any] = {}
 
 def start_bare(data: str) -> None:
     """What a process of the bare pool does once."""
-    from pipelinejob import images
+    from pipelinejob import images, planes
     from pipelinejob.functions import Chain, resolve_functions
 
     entries = [{"file": None, "module": None, "timeoutSeconds": 300, **entry} for entry in FUNCTIONS]
     functions, problems = resolve_functions(entries, Path())
     assert not problems, problems
-    _bare.update(images=images, chain=Chain(functions, seed=0), data=data)
+    _bare.update(images=images, planes=planes, chain=Chain(functions, seed=0), data=data)
 
 
 def run_bare(task: tuple[str, list[dict[str, str]]]) -> int:
     """One chunk of rows into a folder of its own, as a batch is."""
     folder, rows = task
-    images, chain, data = _bare["images"], _bare["chain"], _bare["data"]
+    images, planes, chain, data = _bare["images"], _bare["planes"], _bare["chain"], _bare["data"]
     os.mkdir(folder)
     for row in rows:
         id = row["id"]
         with open(f"{data}/images/{id}.jpg", "rb", buffering=0) as file:
             source = file.read()
-        picture = images.decode(source, max_pixels=100_000_000, scale_for=lambda size, id=id: chain.scale(size, id))
-        outcome = chain.run(picture, row, id)
-        encoded = images.encode(outcome.image, format="jpeg", quality=QUALITY, background="white")
+        final_resample = partial(chain.final_resample, id=id)
+        encoded = planes.jpeg_to_jpeg(source, final_resample, max_pixels=100_000_000, quality=QUALITY)
+        if encoded is None:
+            picture = images.decode(source, max_pixels=100_000_000, scale_for=lambda size, id=id: chain.scale(size, id))
+            outcome = chain.run(picture, row, id)
+            encoded = images.encode(outcome.image, format="jpeg", quality=QUALITY, background="white")
         with open(f"{folder}/{id}.jpg", "wb", buffering=0) as file:
             file.write(encoded)
     return len(rows)
