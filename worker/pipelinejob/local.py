@@ -17,6 +17,7 @@ from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize, record_published
 from pipelinejob.model import Rows, Shards, Spec, budget_breach
 from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.status import status_of
 from pipelinejob.store import Job, Store
 from pipelinejob.store.ledger import batches_of
 from pipelinejob.workers import MAX_BACKLOG, Workers
@@ -219,15 +220,7 @@ class _LocalRun:
     def _result(self, note: str | None = None, interrupted: int | None = None) -> Result:
         rows, shards = self._store.update_counts(self._job.uid)
         job = self._store.get_job(self._job.uid)
-        status = {
-            "phase": job.phase,
-            "rows": rows.model_dump(),
-            "shards": shards.model_dump(),
-            "progress": f"{rows.total - rows.pending}/{rows.total}",
-            "output": str(self._output.path),
-            "inputDigest": job.input_digest,
-            "topFailures": [top.model_dump() for top in self._store.top_failures(job.uid)],
-        }
+        status = status_of(job, rows, shards, self._store.top_failures(job.uid)).as_dict()
         self._store.update_job(job.uid, status=status)
         return Result(job, rows, shards, note, interrupted)
 

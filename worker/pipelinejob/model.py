@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.alias_generators import to_camel
 
 from pipelinejob import template, where
-from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.reasons import JobError, JobReason, Phase
 
 GROUP, VERSION, KIND = "pipelinejob.dev", "v1alpha1", "PipelineJob"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -252,6 +253,42 @@ class TopFailure(Model):
     reason: str
     count: int
     example: str
+
+
+class Condition(Model):
+    """A metav1.Condition."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)  # made by us, read by anyone
+
+    type: Literal["Accepted", "Planned", "Complete", "Failed", "Suspended"]
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+    last_transition_time: datetime
+
+
+class Status(Model):
+    """What became of it so far; `phase` is a summary for people."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    observed_generation: int = 1
+    conditions: list[Condition]
+    phase: Phase
+    rows: Rows
+    shards: Shards
+    progress: str
+    rows_per_second: float | None = None
+    estimated_completion_time: datetime | None = None
+    start_time: datetime | None = None
+    completion_time: datetime | None = None
+    output: str
+    input_digest: str | None = None
+    top_failures: list[TopFailure] = Field(default=[], max_length=5)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The status as the resource spells it; fields without a value are left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def budget_breach(policy: FailurePolicy, rows: Rows) -> str | None:
