@@ -224,6 +224,7 @@ def test_the_database_goes_away_and_comes_back(tmp_path: Path) -> None:
     assert '"succeeded": 199' in out
     assert "the database is away" in err
     assert "the database is back" in err
+    assert "stamina" not in err
     server.close()
 
 

@@ -17,6 +17,8 @@ from pipelinejob.reasons import JobError, JobReason
 
 T = TypeVar("T")
 
+stamina.instrumentation.set_on_retry_hooks([])  # an outage is told once, in our words, and not at every attempt
+
 # Too many connections, shutting down or starting up, cannot connect now, read-only standby after a failover.
 _AWAY_STATES = ("53300", "57P01", "57P02", "57P03", "25006")
 
