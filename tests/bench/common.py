@@ -124,9 +124,11 @@ def run_command(name: str, data: Path, batch: int, outputs: Path, limit: int | N
 
 
 def forget(name: str, outputs: Path) -> None:
-    """Removes a job and its output, if it is there."""
-    if (outputs / name).exists():
+    """Removes a job and its output, if they are there, also what a killed measurement left."""
+    known = run([COMMAND, "list", "--json"], "list").json["jobs"]
+    if any(job["name"] == name for job in known):
         run([COMMAND, "delete", name, "--output", "--json"], "delete")
+    shutil.rmtree(outputs / name, ignore_errors=True)
 
 
 def on_disk() -> Path:
