@@ -1,4 +1,4 @@
-"""Fixtures: a real Postgres for the session, a database of its own for each test, a user's folder for each test."""
+"""Fixtures: a real Postgres for the whole run, a database of its own for each test, a user's folder for each test."""
 
 from __future__ import annotations
 

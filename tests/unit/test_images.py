@@ -1,4 +1,4 @@
-"""Decoding and encoding: every rule of CONTRACT.md section 4, "Pixels", and every way a file can be broken."""
+"""Decoding and encoding: every rule of what becomes of pixels, and every way a file can be broken."""
 
 from __future__ import annotations
 
