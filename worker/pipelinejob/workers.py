@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from pipelinejob import names
 from pipelinejob.batch import DECODE, ENCODE, Task
 from pipelinejob.child import IDLE, PARENT, Mark
 from pipelinejob.reasons import JobError, JobReason, RowReason
@@ -201,7 +202,7 @@ class Workers:
             if "done" in answer:
                 task = child.tasks.popleft()
                 self._deaths_in_a_row = 0
-                self._finished(task, child.folder / f"{task.first_row:09d}", answer["failed"])
+                self._finished(task, child.folder / names.folder(task.first_row), answer["failed"])
             elif "ready" not in answer:
                 raise self._failure(answer)
         if ended:
