@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg2
@@ -25,26 +28,29 @@ def store(database: str) -> Store:
     return _store(database)
 
 
-def _job(store: Store, name: str = "job") -> Job:
-    job = store.insert_job(
+def _unplanned(store: Store, name: str = "job", **more: object) -> Job:
+    return store.insert_job(
         uid=str(uuid.uuid4()),
         namespace="default",
         name=name,
         phase="Planning",
-        spec={"sharding": {"batchRows": 10}},
         functions=[],
         digest="d",
         data_root="/data",
-        output="out",
         output_root="/data",
+        **{"spec": {"sharding": {"batchRows": 10}}, "output": "out", **more},
     )
+
+
+def _job(store: Store, name: str = "job", **more: object) -> Job:
+    job = _unplanned(store, name, **more)
     planned = {"columns": ["id"], "rows": 45, "bytes": 450, "sha256": "s", "mtime_ns": 1}
     shards = [
         Shard(0, 0, 20, 3, 203, (103, 203), (11, 12)),
         Shard(1, 20, 20, 203, 403, (303, 403), (13, 14)),
         Shard(2, 40, 5, 403, 453, (453,), (15,)),
     ]
-    store.save_plan(job.uid, planned, 45, lambda: shards)
+    assert store.save_plan(job.uid, planned, 45, lambda: shards)
     return store.get_job(job.uid)
 
 
@@ -149,15 +155,149 @@ def test_failures_are_read_page_by_page(store: Store, monkeypatch: pytest.Monkey
 
 
 def test_a_plan_is_stored_whole_or_not_at_all(store: Store) -> None:
-    job = _job(store)
+    job = _unplanned(store)
 
-    def broken() -> list[Shard]:
-        raise OSError("the disk of the plan")
+    def broken() -> Iterator[Shard]:
+        yield Shard(0, 0, 20, 3, 203, (103, 203), (11, 12))
+        raise ValueError("the disk of the plan")
 
-    with pytest.raises((OSError, JobError)):
+    with pytest.raises(ValueError, match="the disk of the plan"):
         store.save_plan(job.uid, {"sha256": "other"}, 1, broken)
+    assert store.get_job(job.uid).input is None
+    assert list(store.unfinished_shards(job.uid)) == []
+
+
+def test_a_plan_is_stored_once(store: Store) -> None:
+    job = _job(store)
+    assert not store.save_plan(job.uid, {"sha256": "other"}, 1, lambda: [])
     assert store.get_job(job.uid).input_digest == "s"
-    assert len(list(store.unfinished_shards(job.uid))) == 3
+    assert store.unfinished_count(job.uid) == 3
+
+
+def test_a_plan_brings_the_functions_that_it_found(store: Store) -> None:
+    job = _unplanned(store, "other")
+    shards = [Shard(n, n * 10, 10, n, n + 1, (n + 1,), (n,)) for n in range(250)]
+    assert store.save_plan(job.uid, {"sha256": "t"}, 2500, lambda: shards, [{"name": "f"}], "digest")
+    job = store.get_job(job.uid)
+    assert (job.functions, job.digest, job.rows_total, store.unfinished_count(job.uid)) == ([{"name": "f"}], "digest", 2500, 250)
+
+
+def test_two_that_plan_at_once(store: Store, database: str) -> None:
+    job = _unplanned(store)
+    shards = [Shard(n, n * 10, 10, n, n + 1, (n + 1,), (n,)) for n in range(300)]
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(lambda _: _store(database).save_plan(job.uid, {"sha256": "t"}, 3000, lambda: shards), range(4)))
+    assert sorted(done) == [False, False, False, True]
+    assert store.unfinished_count(job.uid) == 300
+
+
+def test_positions_of_a_round(store: Store) -> None:
+    job = _job(store)
+    first = store.open_round(job.uid)
+    store.record(job.uid, 0, first, [_batch(0), _batch(10)])
+    assert store.shard_finished(job.uid, 0) and not store.shard_finished(job.uid, 1)
+    store.report(job.uid, "shard", "InputChanged", "one")
+    store.report(job.uid, "shard", "InputChanged", "two")
+    assert store.get_job(job.uid).problem == {"stage": "shard", "reason": "InputChanged", "message": "one"}
+
+    second = store.open_round(job.uid)
+
+    assert store.get_job(job.uid).problem is None and store.get_job(job.uid).round_done == 20
+    at = [store.shard_at(job.uid, second, position) for position in (0, 1, 2)]
+    assert [shard and shard.index for shard in at] == [1, 2, None]
+    assert store.shard_at(job.uid, first, 0) is None
+    store.close_round(job.uid)
+    assert store.shard_at(job.uid, second, 0) is None
+
+
+def test_totals_of_the_clusters_jobs(store: Store) -> None:
+    spec = {"sharding": {"batchRows": 10}, "failurePolicy": {"maxFailedRowsPercent": 5, "maxFailedRows": 7}}
+    laptops = _job(store, "laptop")
+    job, other = _job(store, "one", spec=spec, generation=1), _job(store, "two", spec=spec, generation=1)
+    unplanned = _unplanned(store, "three", spec=spec, generation=1)
+    number = store.open_round(job.uid)
+    store.record(job.uid, 0, number, [_batch(0, failed=7), _batch(10)])
+
+    totals = store.totals()
+
+    assert set(totals) == {job.uid, other.uid, unplanned.uid}
+    rows, shards = totals[job.uid]
+    assert (rows.total, rows.succeeded, rows.failed, rows.pending) == (45, 13, 7, 25)
+    assert (shards.total, shards.active, shards.succeeded) == (3, 0, 1)
+    assert totals[unplanned.uid][0].total == 0
+    assert store.get_job(job.uid).rows == rows
+    assert store.stop_reason(job.uid) is None  # 35 % failed, but of less than 1,000 rows, and 7 is not more than 7
+    store.record(job.uid, 1, number, [_batch(20, failed=1)])
+    store.totals()
+    assert store.stop_reason(job.uid) == "budget"
+    assert store.stop_reason(other.uid) is None and store.stop_reason(laptops.uid) is None
+
+
+@pytest.mark.parametrize(("failed", "stop"), [(50, None), (51, "budget")])
+def test_the_percentage_counts_from_1000_rows(store: Store, failed: int, stop: str | None) -> None:
+    spec = {"sharding": {"batchRows": 1000}, "failurePolicy": {"maxFailedRowsPercent": 5, "maxFailedRows": None}}
+    job = _unplanned(store, spec=spec, generation=1)
+    store.save_plan(job.uid, {"sha256": "s"}, 2000, lambda: [Shard(0, 0, 2000, 0, 9, (5, 9), (1, 2))])
+    store.record(job.uid, 0, store.open_round(job.uid), [_batch(0, rows=1000, failed=failed)])
+    store.totals()
+    assert store.stop_reason(job.uid) == stop
+
+
+def test_a_deleted_object_frees_its_name(store: Store) -> None:
+    old = _job(store, generation=1)
+    number = store.open_round(old.uid)
+    store.mark_deleted(old.uid)
+    new = _unplanned(store, generation=1)
+
+    assert store.find_job("default", "job") == new
+    assert store.jobs() == [new]
+    assert store.live_uids() == {new.uid: ("default", "job")}
+    assert store.stop_reason(old.uid) == "deleted" and store.get_job(old.uid).deleted_at is not None
+    assert store.record(old.uid, 0, number, [_batch(0)]) == "closed"
+    assert store.is_predecessor(new.uid, old.uid) and not store.is_predecessor(old.uid, new.uid)
+    store.purge(1)
+    assert store.get_job(old.uid).uid == old.uid
+    store.purge(0)
+    with pytest.raises(KeyError):
+        store.get_job(old.uid)
+    assert store.stop_reason(old.uid) == "deleted"
+
+
+@pytest.mark.parametrize(("theirs", "found"), [("a/b", True), ("a", True), ("a/b/c", True), ("a/bc", False), ("b", False)])
+def test_outputs_that_overlap(store: Store, theirs: str, found: bool) -> None:
+    other = _job(store, "other", output=theirs)
+    job = _unplanned(store, output="a/b")
+    assert store.overlapping_output(job.uid) == (("other", theirs) if found else None)
+    store.mark_deleted(other.uid)
+    assert store.overlapping_output(job.uid) is None
+
+
+def test_connections_are_counted(store: Store, database: str) -> None:
+    used, usable = store.connections()
+    more = _store(database)
+    assert more.connections()[0] > used
+    assert usable >= 90
+    more.close()
+
+
+def test_a_connection_that_rests_is_closed(store: Store, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = _job(store)
+    other = _store(database)
+    other.rest()
+    assert other._db._connection is not None
+    monkeypatch.setattr("pipelinejob.store.connection._IDLE", -1.0)
+    other.rest()
+    assert other._db._connection is None
+    assert other.get_job(job.uid).name == "job"
+
+
+def test_who_is_told_to_end_does_not_wait() -> None:
+    database = Database(lambda: "postgresql://nobody@127.0.0.1:1/none", patience=math.inf, say=lambda _: None)
+    threading.Timer(0.5, database.give_up).start()
+    began = time.monotonic()
+    with pytest.raises(JobError, match="no database"):
+        database.query("SELECT 1")
+    assert time.monotonic() - began < 5
 
 
 def test_a_deleted_job_leaves_nothing(store: Store, database: str) -> None:

@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelinejob import jobfile, scaffold
-from pipelinejob.admission import Request, inspect
 from pipelinejob.model import PipelineJob
 from pipelinejob.plan import scan
+from pipelinejob.planning import Request, inspect
 from pipelinejob.reasons import JobError, JobReason
 
 

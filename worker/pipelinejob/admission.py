@@ -6,31 +6,17 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pipelinejob import faults, names, plan, template
-from pipelinejob.commit import OURS, claim_output, read_owner
-from pipelinejob.header import Header, read_header
+from pipelinejob import faults, names, plan
+from pipelinejob.commit import OURS, claim_output, move_away, read_owner
 from pipelinejob.lock import JobLock
-from pipelinejob.model import MAX_SHARDS, MUTABLE, PipelineJob, Spec, job_digest
-from pipelinejob.paths import csv_path, make_folder, output_path
+from pipelinejob.model import MUTABLE, Spec, job_digest
+from pipelinejob.paths import make_folder
+from pipelinejob.planning import Request, check_empty, inspect, save_plan, scan
 from pipelinejob.reasons import JobError, JobReason, Phase
 from pipelinejob.store import Job, Store
-
-
-class Request(NamedTuple):
-    """What to run, and where."""
-
-    job: PipelineJob
-    functions: list[dict[str, Any]]  # as run: name, params with defaults, timeoutSeconds, digest, path of a file
-    data_root: Path
-    output_root: Path
-    home: Path
-    workers: int | None = None  # processes; None: spec.parallelism, at most one a core
-    limit: int | None = None
-    replace: bool = False
 
 
 class Admitted(NamedTuple):
@@ -67,32 +53,6 @@ def admit(request: Request, store: Store) -> Admitted:
         lock.release()
         raise
     return Admitted(job, csv, lock)
-
-
-def inspect(request: Request) -> tuple[Path, Header, Path]:
-    """Checks a job against its data root before anything is made: (the CSV, its header, the output folder).
-
-    Raises:
-        JobError: InvalidSpec, InputNotFound or InputInvalid.
-    """
-    source = request.job.spec.source
-    csv = csv_path(request.job, request.data_root)
-    header = read_header(csv, delimiter=source.delimiter, encoding=source.encoding, label=source.csv)
-    _check_columns(request.job.spec, header.columns)
-    return csv, header, output_path(request.job, request.data_root, request.output_root)
-
-
-def _check_columns(spec: Spec, columns: tuple[str, ...]) -> None:
-    named = [("spec.source.idColumn", spec.source.id_column)]
-    named += [("spec.source.images", name) for name in template.parse(spec.source.images or "").columns]
-    named += [(f"spec.source.where.{name}", name) for name in spec.source.where]
-    lines = [f"{field}: no column {name!r} in {spec.source.csv}" for field, name in named if name not in columns]
-    if spec.output.url_column in columns:
-        lines.append(
-            f"spec.output.urlColumn: {spec.source.csv} has a column {spec.output.url_column!r} already: choose another name for ours"
-        )
-    if lines:
-        raise JobError(JobReason.INVALID_SPEC, "\n".join([*lines, f"its columns are {', '.join(columns)}"]))
 
 
 def _check_same(request: Request, job: Job) -> None:
@@ -139,11 +99,7 @@ def _check_output(request: Request, output: Path, store: Store) -> None:
                 f"spec.output.path: {output} overlaps the output of the job {other.name!r} ({theirs}): "
                 f"choose another folder, or remove that job with 'pipelinejob delete {other.name} --output'",
             )
-    if not (output / OURS).exists() and output.is_dir() and any(output.iterdir()):
-        raise JobError(
-            JobReason.INVALID_SPEC,
-            f"spec.output.path: the folder {output} is not empty and was not made by PipelineJob: choose another, or empty it",
-        )
+    check_empty(output)
 
 
 def _take_output(request: Request, output: Path, store: Store) -> JobLock:
@@ -155,10 +111,9 @@ def _take_output(request: Request, output: Path, store: Store) -> JobLock:
     if owner and (owner["namespace"], owner["name"]) == (meta.namespace, meta.name):
         known = store.find_job(meta.namespace, meta.name)
         if known is None or known.uid != owner["uid"]:  # of a job that was deleted since: kept, under another name
-            if any(item.name != OURS for item in output.iterdir()):
-                output.rename(output.with_name(f"{output.name}.{owner['uid']}"))
-            else:
-                shutil.rmtree(output)  # it came to nothing
+            kept = move_away(output, owner["uid"])
+            if kept and not any(item.name != OURS for item in kept.iterdir()):
+                shutil.rmtree(kept)  # it came to nothing
             lock.release()
             make_folder(output, request.output_root)
             return _lock(output, meta.name)
@@ -192,61 +147,13 @@ def _register(request: Request, index: plan.CsvIndex, output: Path, store: Store
         row_limit=request.limit,
     )
     faults.point("registered")
-    return _save_plan(uid, spec, index, store)
+    return _planned(uid, spec, index, store)
 
 
-def _save_plan(uid: str, spec: Spec, index: plan.CsvIndex, store: Store) -> Job:
-    planned = {
-        "columns": list(index.header.columns),
-        "rows": index.total_rows,
-        "bytes": index.bytes,
-        "sha256": index.sha256,
-        "mtime_ns": index.mtime_ns,
-    }
-    size = spec.rows_per_shard(index.rows)
-    store.save_plan(uid, planned, index.rows, lambda: plan.shards(index, size))
-    faults.point("planned")
+def _planned(uid: str, spec: Spec, index: plan.CsvIndex, store: Store) -> Job:
+    save_plan(store, uid, spec, index)
     store.update_job(uid, phase=Phase.PENDING)
     return store.get_job(uid)
-
-
-def scan(request: Request, csv: Path, progress: Callable[[int], None] | None = None) -> plan.CsvIndex:
-    """The exact record boundaries of a job's CSV.
-
-    Raises:
-        JobError: Input..., or InvalidSpec for a job of too many shards.
-    """
-    source = request.job.spec.source
-    index = plan.scan(
-        csv,
-        delimiter=source.delimiter,
-        encoding=source.encoding,
-        batch_rows=request.job.spec.sharding.batch_rows,
-        limit=request.limit,
-        label=source.csv,
-        progress=progress,
-    )
-    shard_count(request.job.spec, index.rows)
-    return index
-
-
-def shard_count(spec: Spec, rows: int) -> int:
-    """How many shards a job has.
-
-    Raises:
-        JobError: InvalidSpec, when there are more than 50,000, with the smallest rowsPerShard that fits.
-    """
-    batch = spec.sharding.batch_rows
-    size = -(-spec.rows_per_shard(rows) // batch) * batch
-    count = -(-rows // size)
-    if count > MAX_SHARDS:
-        smallest = -(-rows // MAX_SHARDS)
-        raise JobError(
-            JobReason.INVALID_SPEC,
-            f"spec.sharding.rowsPerShard: {size} makes {count} shards of {rows} rows, more than {MAX_SHARDS}: "
-            f"at least {-(-smallest // batch) * batch} fits",
-        )
-    return count
 
 
 def _take_over(request: Request, csv: Path, job: Job, store: Store) -> Job:
@@ -262,7 +169,7 @@ def _take_over(request: Request, csv: Path, job: Job, store: Store) -> Job:
         if gone:
             raise _not_the_same(job, f"is complete, but {', '.join(gone)} has gone from {_file(job, '')}")
     elif job.input is None:  # the process died between entering the job and its plan
-        return _save_plan(job.uid, request.job.spec, scan(request, csv), store)
+        return _planned(job.uid, request.job.spec, scan(request, csv), store)
     elif changed:
         message = f"{job.spec['source']['csv']}: {changed} since the job was planned; put the old file back, or start anew with --replace"
         store.update_job(job.uid, phase=Phase.FAILED, reason=JobReason.INPUT_CHANGED, message=message)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelinejob import admission, jobfile, local, report
+from pipelinejob import admission, jobfile, local, planning, report
 from pipelinejob.commit import OURS
 from pipelinejob.functions import BUILTINS
 from pipelinejob.lock import holder, is_held
@@ -68,7 +68,7 @@ def run(
         return
     store = None
     try:
-        admission.inspect(request)  # what is wrong with the job shows before a database is started
+        planning.inspect(request)  # what is wrong with the job shows before a database is started
         with report.console_reporter() as reporter:
             store = _open_store(database, reporter.say)
             result = local.run(request, store, reporter)
@@ -95,12 +95,12 @@ def plan(
     _plan(_request(file, data, output_root, None, None, False), count=count, json=json, began=time.monotonic())
 
 
-def _plan(request: admission.Request, *, count: bool, json: bool, began: float) -> None:
+def _plan(request: planning.Request, *, count: bool, json: bool, began: float) -> None:
     from pipelinejob import preview  # noqa: PLC0415 - pandas, which nothing else needs, takes half a second to load
 
-    csv, _, _ = admission.inspect(request)
-    index = admission.scan(request, csv)
-    shards = admission.shard_count(request.job.spec, index.rows)
+    csv, _, _ = planning.inspect(request)
+    index = planning.scan(request, csv)
+    shards = planning.shard_count(request.job.spec, index.rows)
     seen = preview.look(csv, request.job, index, whole=count)
     report.show_plan(request, index, shards, seen, json=json, seconds=time.monotonic() - began)
 
@@ -190,7 +190,7 @@ def delete(
     report.show_done(result, f"deleted {name}{kept}", json=json)
 
 
-def _request(file: Path, data: str, output_root: str | None, workers: int | None, limit: int | None, replace: bool) -> admission.Request:
+def _request(file: Path, data: str, output_root: str | None, workers: int | None, limit: int | None, replace: bool) -> planning.Request:
     job, functions = jobfile.load(file)
     root = data_root(data)
     outputs = Path(output_root) if output_root is not None else root
@@ -201,7 +201,7 @@ def _request(file: Path, data: str, output_root: str | None, workers: int | None
             raise JobError(
                 JobReason.INVALID_SPEC, f"--output-root: cannot make the folder {outputs} ({error.strerror}): pass another"
             ) from None
-    return admission.Request(job, functions, root, outputs.resolve(), _home(), workers, limit, replace)
+    return planning.Request(job, functions, root, outputs.resolve(), _home(), workers, limit, replace)
 
 
 def _home() -> Path:

@@ -17,7 +17,9 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +57,27 @@ class OutputFolder:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def check_owner(self) -> None:
+        """Makes sure that the folder is still this job's: a process that was cut off may be older than a new owner.
+
+        Raises:
+            JobError: OutputConflict.
+        """
+        owner = read_owner(self.path)
+        if owner is None or owner["uid"] != self.uid:
+            whose = f"belongs to the job {owner['namespace']}/{owner['name']} (uid {owner['uid']})" if owner else "is gone, or nobody's"
+            raise JobError(
+                JobReason.OUTPUT_CONFLICT,
+                f"the output folder {self.path} {whose}: it was changed from outside; put it back, or start the job anew",
+            )
+
     def close_rounds(self) -> None:
         """Fences all rounds: renames their folders away, then removes them until they are gone."""
         if not self._job.exists():
             return
-        for folder in sorted(self._job.iterdir()):
-            if folder.name.startswith("open-"):
-                folder.rename(self._job / f"closed-{folder.name}")
+        for folder in sorted(self._job.glob("open-*")):
+            with suppress(FileNotFoundError):  # another process does the same
+                folder.rename(self._job / f"closed-{uuid.uuid4().hex}")
         faults.point("closed")
         _remove(self._job)
 
@@ -146,7 +162,7 @@ def claim_output(path: Path, owner: dict[str, str]) -> None:
             f"the output folder {path} is not empty and was not made by PipelineJob: choose another spec.output.path, or empty it",
         )
     ours.mkdir(parents=True, exist_ok=True)
-    draft = ours / f"owner-{os.getpid()}.json"
+    draft = ours / f"owner-{uuid.uuid4().hex}.json"
     draft.write_text(json.dumps(owner) + "\n")
     try:
         os.link(draft, ours / "owner.json")
@@ -160,6 +176,23 @@ def claim_output(path: Path, owner: dict[str, str]) -> None:
             ) from None
     finally:
         draft.unlink()
+
+
+def move_away(path: Path, uid: str) -> Path | None:
+    """Keeps the output of a deleted job under another name, `<path>.<uid>`, and fences that job's processes.
+
+    Returns:
+        Where it is now; None when another process moved it first.
+    """
+    kept = path.with_name(f"{path.name}.{uid}")
+    try:
+        path.rename(kept)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return None
+    OutputFolder(kept, uid).close_rounds()
+    return kept
 
 
 def read_owner(path: Path) -> dict[str, str] | None:

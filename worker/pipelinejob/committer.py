@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,37 @@ from pipelinejob.commit import OutputFolder, RoundClosedError
 from pipelinejob.store import Store
 
 RECORD_EVERY = 1.0  # seconds between transactions
-LOOK_EVERY = 2.0  # seconds between looks at the job: its counts, and whether it is to stop
 
 
 class Committer:
     """Commits batches of one round of a job, in order of arrival.
 
     `backlog` says how many wait, `stopping` why no new batch may start (None: go on), `error` what ended the thread.
+
+    Args:
+        store: the ledger; its connection is closed while there is nothing to say.
+        uid: the job.
+        round_number: the round.
+        output: the job's output folder.
+        durable: make each batch survive the death of the machine.
+        look: asks the ledger whether the job is to stop, and why.
+        look_every: seconds between such looks; each record is answered with the same.
     """
 
-    def __init__(self, store: Store, uid: str, round_number: int, output: OutputFolder, *, durable: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        uid: str,
+        round_number: int,
+        output: OutputFolder,
+        *,
+        durable: bool,
+        look: Callable[[], str | None],
+        look_every: float,
+    ) -> None:
         self._store, self._uid, self._round = store, uid, round_number
         self._output, self._durable = output, durable
+        self._look, self._look_every = look, look_every
         self._finished: queue.SimpleQueue[tuple[int, Path] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
         self.stopping: str | None = None
@@ -76,10 +95,10 @@ class Committer:
             if ready and (not going_on or now - recorded_at >= RECORD_EVERY):
                 self._record(ready)
                 recorded_at = now
-            if now - looked_at >= LOOK_EVERY:
-                self._store.update_counts(self._uid)
-                self.stopping = self._store.stop_reason(self._uid) or self.stopping
+            if now - looked_at >= self._look_every:
+                self.stopping = self._look() or self.stopping
                 looked_at = now
+            self._store.rest()
 
     def _record(self, ready: dict[int, list[Mapping[str, Any]]]) -> None:
         for shard in list(ready):

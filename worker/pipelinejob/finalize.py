@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -28,13 +29,15 @@ def finalize(store: Store, job: Job, output: OutputFolder) -> None:
     """Ends the rounds of a job and writes its three files; also for a job that failed or was cancelled.
 
     Raises:
-        JobError: OutputConflict, when the record of a batch has gone from the output folder.
+        JobError: OutputConflict, when the output folder is no longer this job's, or the record of a batch has gone from it.
     """
+    output.check_owner()
     record_published(store, job, output)
     output.close_rounds()
     record_published(store, job, output)  # what was published while the fence came down
     store.close_round(job.uid)
     faults.point("closed-ledger")
+    output.close_rounds()  # again: a worker that starts makes the round's folder first, then asks the ledger
     _collect_records(store, job, output)
     faults.point("collected")
     files = {
@@ -70,6 +73,7 @@ def _collect_records(store: Store, job: Job, output: OutputFolder) -> None:
                     raise _record_lost(output, batch.first_row) from None
         if batch.images:
             with_images.add(names.folder(batch.first_row))
+    output.check_owner()  # what this took until here may have been long
     for folder in output.images.iterdir():
         if folder.name not in with_images:
             shutil.rmtree(folder, ignore_errors=True)
@@ -179,7 +183,7 @@ def _manifest(store: Store, job: Job, files: Mapping[str, Mapping[str, object]])
 def _write(path: Path, lines: Iterator[str]) -> dict[str, object]:
     """Writes lines to a file that appears whole, and returns its {bytes, sha256}."""
     digest, size = hashlib.sha256(), 0
-    draft = path.parent / ".pipelinejob" / f"{path.name}.{os.getpid()}.part"
+    draft = path.parent / ".pipelinejob" / f"{path.name}.{uuid.uuid4().hex}.part"
     with open(draft, "wb", buffering=1 << 20) as file:
         for line in lines:
             data = line.encode() + b"\n"

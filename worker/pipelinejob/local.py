@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pipelinejob import faults
-from pipelinejob.admission import Admitted, Request, admit
+from pipelinejob.admission import Admitted, admit
 from pipelinejob.batch import Task
 from pipelinejob.commit import OutputFolder
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize, record_published
 from pipelinejob.model import Rows, Shards, Spec, budget_breach
+from pipelinejob.planning import Request
 from pipelinejob.reasons import JobError, JobReason, Phase
 from pipelinejob.status import status_of
 from pipelinejob.store import Job, Store
@@ -23,6 +24,7 @@ from pipelinejob.store.ledger import batches_of
 from pipelinejob.workers import MAX_BACKLOG, Workers
 
 PATIENCE = 600.0  # seconds that a running job waits for a database that went away
+LOOK_EVERY = 2.0  # seconds between looks at the ledger
 
 
 class Reporter(Protocol):
@@ -112,7 +114,7 @@ class _LocalRun:
         store.update_job(job.uid, phase=Phase.RUNNING, reason=None, message=None, finished_at=None)
         if job.started_at is None:
             store.update_job(job.uid, started_at=datetime.now(UTC))
-        committer = Committer(store, job.uid, round_number, self._output, durable=self._durable)
+        committer = Committer(store, job.uid, round_number, self._output, durable=self._durable, look=self._look, look_every=LOOK_EVERY)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         workers = Workers(
             self._for_children(),
@@ -132,6 +134,11 @@ class _LocalRun:
             finally:
                 workers.stop()
                 committer.finish()
+
+    def _look(self) -> str | None:
+        """For those who ask how the job stands: its counts; for us: whether it is to stop."""
+        self._store.update_counts(self._job.uid)
+        return self._store.stop_reason(self._job.uid)
 
     def _count(self) -> int:
         """How many processes to start: no more than there are batches, and by default than there are cores."""

@@ -46,16 +46,31 @@ class Model(BaseModel):
 
 
 class Source(Model):
-    """Where the rows come from."""
+    """Where the rows come from: a CSV with a header, and optionally an image for each row."""
 
-    csv: str
-    images: str | None = None
-    id_column: str = "id"
-    where: dict[str, Any] = {}
-    delimiter: str = ","
-    encoding: str = "utf-8"
-    max_pixels: int = Field(100_000_000, ge=1)
-    max_bytes: int = Field(67_108_864, ge=1)
+    csv: str = Field(description="Path of the CSV, relative to the data root.")
+    images: str | None = Field(
+        None,
+        description="Path of a row's image, relative to the data root, with columns in braces, as in images/{id}.jpg; "
+        "{{ and }} are the braces themselves. Unset: the rows have no images.",
+    )
+    id_column: str = Field("id", description="The column that names a row; its cell becomes the name of the row's image in the output.")
+    where: dict[str, Any] = Field(
+        {},
+        description="Which rows are run; the others are counted as filtered. {column: value}, {column: [values]} or "
+        "{column: {gte, lte, gt, lt, ne, in, notIn, contains: ...}}; all must hold. A number compares with the cell as a number, "
+        "a string with the cell as it stands. Unset: all rows.",
+    )
+    delimiter: str = Field(",", description="What stands between two cells: one ASCII character that is no letter, digit or quote.")
+    encoding: str = Field(
+        "utf-8", description="The CSV's encoding by Python's name for it; one that extends ASCII, as utf-8, latin-1 or cp1252."
+    )
+    max_pixels: int = Field(
+        100_000_000, ge=1, description="An image with more pixels than this fails as ImageTooLarge before it is decoded."
+    )
+    max_bytes: int = Field(
+        67_108_864, ge=1, description="An image file with more bytes than this fails as ImageTooLarge before it is read."
+    )
 
     @field_validator("csv")
     @classmethod
@@ -98,22 +113,41 @@ class Source(Model):
 class FunctionRef(Model):
     """One step of the chain: a built-in function, or one of the user's own from a file or a module."""
 
-    name: str = Field(min_length=1)
-    params: dict[str, Any] = {}
-    file: str | None = None
-    module: str | None = None
-    timeout_seconds: int = Field(300, ge=1, le=86_400)
+    name: str = Field(
+        min_length=1, description="The function's name; `pipelinejob functions` lists those that are built in, with their params."
+    )
+    params: dict[str, Any] = Field({}, description="The function's parameters by name; those left out have the function's own defaults.")
+    file: str | None = Field(
+        None, description="The Python file that has the function, relative to the job file. On one machine only: a cluster needs `module`."
+    )
+    module: str | None = Field(
+        None, description="The Python module that has the function, as pkg.mod; in a cluster it must be in the worker image."
+    )
+    timeout_seconds: int = Field(300, ge=1, le=86_400, description="Seconds that one call may take; then its row fails as FunctionTimeout.")
 
 
 class Output(Model):
     """Where the results go, and in which form."""
 
-    path: str | None = None
-    format: Literal["jpeg", "png", "webp"] = "jpeg"
-    quality: int = Field(75, ge=1, le=100)
-    background: str = "white"
-    url_column: str = Field("url", min_length=1)
-    fsync: Literal["auto", "always", "never"] = "auto"
+    path: str | None = Field(
+        None,
+        description="The folder for the results, relative to the data root; for this job alone. Unset: output/<namespace>/<name>.",
+    )
+    format: Literal["jpeg", "png", "webp"] = Field("jpeg", description="The format of the images that the functions make.")
+    quality: int = Field(75, ge=1, le=100, description="The quality of JPEG and WebP; PNG has none.")
+    background: str = Field(
+        "white", description="The opaque colour, by name or as #rrggbb, under transparent pixels where the format has no transparency."
+    )
+    url_column: str = Field(
+        "url",
+        min_length=1,
+        description="The column of metadata.csv with the path of the row's image; rename it where the CSV has such a column.",
+    )
+    fsync: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether what is recorded is on disk first. auto: in a cluster it survives the death of the node, on one machine "
+        "the death of every process. always: it survives a power cut. never: faster, for storage that needs none.",
+    )
 
     @field_validator("path")
     @classmethod
@@ -135,27 +169,36 @@ class Output(Model):
 
 
 class Sharding(Model):
-    """How the rows are cut."""
+    """How the rows are cut: into shards, each run by one pod, and those into batches, each recorded at once."""
 
-    rows_per_shard: int | None = Field(None, ge=1)
-    batch_rows: int = Field(200, ge=1, le=100_000)
+    rows_per_shard: int | None = Field(
+        None,
+        ge=1,
+        description="Rows of a shard, rounded up to whole batches; at most 50,000 shards a job. "
+        "Unset: rows / (4 · parallelism), held to 10,000-50,000.",
+    )
+    batch_rows: int = Field(
+        200, ge=1, le=100_000, description="Rows of a batch, and of a folder in the output; a killed pod redoes at most one batch."
+    )
 
 
 class FailurePolicy(Model):
-    """The failure budget; broken when the value is greater, not equal."""
+    """The failure budget: with more failed rows than this the job ends as Failed; raising it lets the job go on."""
 
-    max_failed_rows_percent: float = Field(5, ge=0, le=100)
-    max_failed_rows: int | None = Field(None, ge=0)
+    max_failed_rows_percent: float = Field(
+        5, ge=0, le=100, description="Most failed rows in percent of the rows that ran; judged from 1,000 such rows on, and at the end."
+    )
+    max_failed_rows: int | None = Field(None, ge=0, description="Most failed rows, judged at once. Unset: no such limit.")
 
 
 class PersistentVolumeClaim(Model):
     """A claim in the job's namespace."""
 
-    claim_name: str
+    claim_name: str = Field(min_length=1, description="The claim's name.")
 
 
 class Data(Model):
-    """The data root in a cluster, mounted at /data."""
+    """The volume with the CSV and the images, which takes the results as well; required in a cluster. On one machine it is --data."""
 
     persistent_volume_claim: PersistentVolumeClaim
 
@@ -163,29 +206,45 @@ class Data(Model):
 class Worker(Model):
     """What of the worker pods a user may choose."""
 
-    image: str | None = None
-    resources: dict[str, Any] | None = None
-    node_selector: dict[str, str] | None = None
-    tolerations: list[dict[str, Any]] | None = None
-    image_pull_secrets: list[dict[str, str]] | None = None
-    priority_class_name: str | None = None
+    image: str | None = Field(None, description="The image, with the modules of the functions in it. Unset: the chart's `image.worker`.")
+    resources: dict[str, Any] | None = Field(
+        None, description="Requests and limits, as of a container; a pod runs one process for each whole CPU. Unset: the chart's."
+    )
+    node_selector: dict[str, str] | None = Field(None, description="Labels that a node must have, as of a pod.")
+    tolerations: list[dict[str, Any]] | None = Field(None, description="Taints that the pods bear, as of a pod.")
+    image_pull_secrets: list[dict[str, str]] | None = Field(
+        None, description="Secrets of the job's namespace for pulling the image, each as {name: ...}."
+    )
+    priority_class_name: str | None = Field(None, description="The pods' priority class.")
 
 
 class Spec(Model):
     """What the user wants."""
 
     source: Source
-    functions: list[FunctionRef] = []
+    functions: list[FunctionRef] = Field(
+        [], description="The chain that each row goes through, in order. Empty: the images are copied as they are."
+    )
     output: Output = Output()
     sharding: Sharding = Sharding()
-    parallelism: int = Field(2, ge=1, le=10_000)
-    backoff_limit_per_index: int = Field(3, ge=0, le=1_000)
+    parallelism: int = Field(
+        2, ge=1, le=10_000, description="How many shards run at a time, each in a pod; on one machine, how many processes."
+    )
+    backoff_limit_per_index: int = Field(3, ge=0, le=1_000, description="How often a shard is tried again when its pod fails.")
     failure_policy: FailurePolicy = FailurePolicy()
-    seed: int = Field(0, ge=-(2**63), lt=2**63)
-    suspend: bool = False
-    cancel: bool = False
-    mode: Literal["run", "plan"] = "run"
-    ttl_seconds_after_finished: int | None = Field(None, ge=0)
+    seed: int = Field(
+        0, ge=-(2**63), lt=2**63, description="What random functions draw from, with the row's id; the same seed gives the same results."
+    )
+    suspend: bool = Field(False, description="true: the pods go and nothing recorded is lost; false: the job goes on.")
+    cancel: bool = Field(
+        False, description="true: the job stops for good, and results of what is done are written. It cannot be taken back."
+    )
+    mode: Literal["run", "plan"] = Field("run", description="plan: rows and shards are counted and nothing is run.")
+    ttl_seconds_after_finished: int | None = Field(
+        None,
+        ge=0,
+        description="Seconds after the end at which the PipelineJob is deleted with its Jobs and pods; results stay. Unset: never.",
+    )
     data: Data | None = None
     worker: Worker | None = None
 
@@ -230,29 +289,29 @@ class PipelineJob(Model):
 class Rows(Model):
     """How many rows ended in which way; the last five sum to the first."""
 
-    total: int = 0
-    succeeded: int = 0
-    filtered: int = 0
-    skipped: int = 0
-    failed: int = 0
-    pending: int = 0
+    total: int = Field(0, description="Rows of the CSV.")
+    succeeded: int = Field(0, description="Rows whose results are in the output.")
+    filtered: int = Field(0, description="Rows that `where` does not match.")
+    skipped: int = Field(0, description="Rows for which a function returned None.")
+    failed: int = Field(0, description="Rows that failed; failures.csv has each with its reason.")
+    pending: int = Field(0, description="Rows that were not run yet; 0 when the job is complete.")
 
 
 class Shards(Model):
     """How many shards there are, and how they stand."""
 
-    total: int = 0
-    active: int = 0
-    succeeded: int = 0
-    failed: int = 0
+    total: int = Field(0, description="Shards of the job.")
+    active: int = Field(0, description="Shards that run now.")
+    succeeded: int = Field(0, description="Shards with every row in a final state.")
+    failed: int = Field(0, description="Shards that were given up.")
 
 
 class TopFailure(Model):
     """A reason with its count and one example."""
 
-    reason: str
-    count: int
-    example: str
+    reason: str = Field(description="Why these rows failed.")
+    count: int = Field(description="How many rows failed so.")
+    example: str = Field(description="What went wrong with one of them.")
 
 
 class Condition(Model):
@@ -260,11 +319,11 @@ class Condition(Model):
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)  # made by us, read by anyone
 
-    type: Literal["Accepted", "Planned", "Complete", "Failed", "Suspended"]
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str
-    last_transition_time: datetime
+    type: Literal["Accepted", "Planned", "Complete", "Failed", "Suspended"] = Field(description="What the condition is about.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(description="Why, in one word.")
+    message: str = Field(description="Why, in a sentence that says what to do.")
+    last_transition_time: datetime = Field(description="When `status` last changed.")
 
 
 class Status(Model):
@@ -272,19 +331,19 @@ class Status(Model):
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
-    observed_generation: int = 1
-    conditions: list[Condition]
-    phase: Phase
+    observed_generation: int = Field(1, description="The metadata.generation of the spec that this status answers.")
+    conditions: list[Condition] = Field(description="How the job stands, one condition of each type.")
+    phase: Phase = Field(description="A summary of the conditions for people.")
     rows: Rows
     shards: Shards
-    progress: str
-    rows_per_second: float | None = None
-    estimated_completion_time: datetime | None = None
-    start_time: datetime | None = None
-    completion_time: datetime | None = None
-    output: str
-    input_digest: str | None = None
-    top_failures: list[TopFailure] = Field(default=[], max_length=5)
+    progress: str = Field(description="The rows in a final state of all rows, as in 34500/44441.")
+    rows_per_second: float | None = Field(None, description="Rows a second of late while it runs, on the whole afterwards.")
+    estimated_completion_time: datetime | None = Field(None, description="When the last row is done at this rate.")
+    start_time: datetime | None = Field(None, description="When the first row was run.")
+    completion_time: datetime | None = Field(None, description="When the job ended.")
+    output: str = Field(description="The folder of the results; in a cluster relative to the data root.")
+    input_digest: str | None = Field(None, description="The sha256 of the CSV as it was planned.")
+    top_failures: list[TopFailure] = Field([], max_length=5, description="The commonest reasons of failed rows.")
 
     def as_dict(self) -> dict[str, Any]:
         """The status as the resource spells it; fields without a value are left out."""

@@ -1,8 +1,9 @@
-"""The paths of a job on a laptop: found below their roots, with advice when they are not."""
+"""The paths of a job: found below their roots, with advice when they are not."""
 
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 from pipelinejob import template
@@ -25,23 +26,29 @@ def data_root(given: str) -> Path:
     return path.resolve()
 
 
-def csv_path(job: PipelineJob, root: Path) -> Path:
+def csv_path(job: PipelineJob, root: Path, claim: str | None = None) -> Path:
     """The CSV of a job.
+
+    Args:
+        job: the job.
+        root: the data root.
+        claim: what people call the data root in a cluster; None on a laptop.
 
     Raises:
         JobError: InvalidSpec when it leads outside the root, InputNotFound when it is no readable file.
     """
     name = job.spec.source.csv
     path = root / name
+    place, advice = (f"the data root {root}", ", or pass another root with --data DIR") if claim is None else (claim, "")
     if not _inside(_real(path), root):
-        raise JobError(JobReason.INVALID_SPEC, f"spec.source.csv: {name!r} leads outside the data root {root}")
+        raise JobError(JobReason.INVALID_SPEC, f"spec.source.csv: {name!r} leads outside {place}")
     if not os.path.exists(path):  # unlike Path's, it is False for a name that is too long, too
         raise JobError(
             JobReason.INPUT_NOT_FOUND,
-            f"spec.source.csv: no file {name!r} in the data root {root}: check the path, or pass another root with --data DIR",
+            f"spec.source.csv: no file {name!r} in {place}: check the path{advice}",
         )
     if not os.path.isfile(path) or not os.access(path, os.R_OK):
-        raise JobError(JobReason.INPUT_NOT_FOUND, f"spec.source.csv: {name!r} in {root} is no file that can be read")
+        raise JobError(JobReason.INPUT_NOT_FOUND, f"spec.source.csv: {name!r} in {place} is no file that can be read by uid {os.getuid()}")
     return path
 
 
@@ -71,8 +78,13 @@ def output_path(job: PipelineJob, root: Path, output_root: Path) -> Path:
     return path
 
 
-def make_folder(path: Path, output_root: Path) -> None:
+def make_folder(path: Path, output_root: Path, claim: str | None = None) -> None:
     """Makes the output folder and checks that it can be written to.
+
+    Args:
+        path: the folder.
+        output_root: the folder that outputs are below.
+        claim: what people call the output root in a cluster; None on a laptop.
 
     Raises:
         JobError: InvalidSpec, with what to pass instead.
@@ -80,12 +92,18 @@ def make_folder(path: Path, output_root: Path) -> None:
     ours = path / OURS
     try:
         ours.mkdir(parents=True, exist_ok=True)
-        probe = ours / f"probe-{os.getpid()}"
+        probe = ours / f"probe-{uuid.uuid4().hex}"  # in pods, every process has the same pid
         probe.touch()
         probe.unlink()
     except (FileExistsError, NotADirectoryError):
         raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {path} is a file, or below one: choose another path") from None
     except OSError as error:
+        if claim is not None:
+            raise JobError(
+                JobReason.INVALID_SPEC,
+                f"spec.output.path: cannot write to the folder {path.relative_to(output_root)} of {claim} as uid {os.getuid()} "
+                f"({error.strerror}): let that uid write there (chown, or an fsGroup for the workers), or choose another folder",
+            ) from None
         raise JobError(
             JobReason.INVALID_SPEC,
             f"spec.output.path: cannot write below {output_root} ({error.strerror}): pass a folder for the outputs with --output-root DIR",

@@ -20,10 +20,10 @@ from pipelinejob.model import PipelineJob, Rows, Shards, TopFailure
 from pipelinejob.reasons import JobError, Phase, RowReason
 
 if TYPE_CHECKING:
-    from pipelinejob.admission import Request
     from pipelinejob.functions import Function
     from pipelinejob.local import Result
     from pipelinejob.plan import CsvIndex
+    from pipelinejob.planning import Request
     from pipelinejob.preview import Preview
     from pipelinejob.store import FailedRow, Job
 

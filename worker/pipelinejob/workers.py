@@ -34,13 +34,22 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str
 _SECRETS = ("PIPELINEJOB_DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "PGUSER", "PGHOST", "PGSERVICE", "PGSERVICEFILE")
 
 
+class HopelessError(JobError):
+    """The work cannot be done, however often it is tried: a function that cannot be loaded, a mistake of ours."""
+
+
+def without_credentials() -> dict[str, str]:
+    """Our environment as processes may see it that run users' code."""
+    return {key: value for key, value in os.environ.items() if key not in _SECRETS}
+
+
 class Child:
     """One process that runs rows, with the batches it has in hand."""
 
-    def __init__(self, job: Mapping[str, Any], round_folder: Path, log: IO[bytes], lock: int) -> None:
+    def __init__(self, job: Mapping[str, Any], round_folder: Path, log: IO[bytes] | None, lock: int | None) -> None:
         attempt = uuid.uuid4().hex
         self.folder = round_folder / attempt
-        environment = {key: value for key, value in os.environ.items() if key not in _SECRETS}
+        environment = without_credentials()
         environment[PARENT] = str(os.getpid())
         environment["PYTHONUTF8"] = "1"  # file names are UTF-8 whatever the locale is
         for name, value in MALLOC.items():
@@ -51,7 +60,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=log,
             env=environment,
-            pass_fds=(lock,),  # a new run of the job waits until this process has ended, too
+            pass_fds=() if lock is None else (lock,),  # a new run of the job waits until this process has ended, too
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self._input, self.output = self.process.stdin, self.process.stdout
@@ -118,8 +127,8 @@ class Workers:
         round_folder: where the attempt folders go.
         count: how many processes.
         timeouts: seconds allowed for each function, by position.
-        log: where the children's standard error goes.
-        lock: the descriptor of the job's lock, which they hold as long as they live.
+        log: where the children's standard error goes; None: where ours goes.
+        lock: the descriptor of the job's lock, which they hold as long as they live; None: there is none.
         finished: called with (batch, attempt folder, rows that failed) for each finished batch.
         say: told what a person should know.
     """
@@ -131,14 +140,14 @@ class Workers:
         *,
         count: int,
         timeouts: list[float],
-        log: Path,
-        lock: int,
+        log: Path | None,
+        lock: int | None,
         finished: Callable[[Task, Path, int], None],
         say: Callable[[str], None],
     ) -> None:
         self._job, self._round_folder, self._count, self._timeouts = job, round_folder, count, timeouts
         self._log_path, self._lock, self._finished, self._say = log, lock, finished, say
-        self._log = open(log, "ab")  # noqa: SIM115 - closed by stop()
+        self._log = open(log, "ab") if log else None  # noqa: SIM115 - closed by stop()
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
         self._again: deque[Task] = deque()
@@ -154,7 +163,7 @@ class Workers:
         """Runs all tasks. `check` is asked several times a second for (may take new batches, must end now).
 
         Raises:
-            JobError: InputChanged, or ShardsFailed when the processes cannot do the work.
+            JobError: InputChanged, or ShardsFailed when the processes cannot do the work (a HopelessError: nor can others).
         """
         while True:
             may_take, must_end = check()
@@ -175,7 +184,8 @@ class Workers:
             child.end()
         self._children.clear()
         self._selector.close()
-        self._log.close()
+        if self._log:
+            self._log.close()
 
     def _feed(self, tasks: Iterator[Task]) -> None:
         for ahead in range(AHEAD):  # breadth first: every child has one before any has two
@@ -213,15 +223,15 @@ class Workers:
             return JobError(
                 JobReason.INPUT_CHANGED,
                 f"the CSV was changed while the job ran: {answer['changed']}; "
-                "put the old file back and run again, or start anew with --replace",
+                "put the old file back and go on, or start the job anew (run --replace, or another name)",
             )
         if "storage" in answer:
             return JobError(
                 JobReason.SHARDS_FAILED,
-                f"storage failed ({answer['storage']}): make room or mend it, then run the same command to go on",
+                f"storage failed ({answer['storage']}): make room or mend it, then go on with the job",
             )
         text = str(answer.get("fatal") or answer.get("bug")).strip()
-        return JobError(JobReason.SHARDS_FAILED, f"a worker process could not go on: {text}")
+        return HopelessError(JobReason.SHARDS_FAILED, f"a worker process could not go on: {text}")
 
     def _replace(self, child: Child) -> None:
         """A child has died: finds the row it was at, and starts another that runs its batches."""
@@ -234,7 +244,7 @@ class Workers:
         if self._deaths_in_a_row > DEATHS_WITHOUT_PROGRESS:
             raise JobError(
                 JobReason.SHARDS_FAILED,
-                f"worker processes keep dying ({_how_it_ended(child)}): {self._last_log_line()} (see {self._log_path})",
+                f"worker processes keep dying ({_how_it_ended(child)}): {self._last_log_line()}",
             )
         tasks = list(child.tasks)
         if row != IDLE and tasks and tasks[0].first_row <= row < tasks[0].first_row + tasks[0].rows:
@@ -276,11 +286,13 @@ class Workers:
         self._selector.register(child.output, selectors.EVENT_READ, child)
 
     def _last_log_line(self) -> str:
-        self._log.flush()
+        if self._log_path is None:
+            return "see the log above"
         with open(self._log_path, "rb") as file:
             file.seek(max(0, os.path.getsize(self._log_path) - 4096))
             lines = file.read().decode(errors="replace").split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "no message")
+        line = next((line for line in reversed(lines) if line.strip()), "no message")
+        return f"{line} (see {self._log_path})"
 
 
 def _how_it_ended(child: Child) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -21,6 +23,9 @@ stamina.instrumentation.set_on_retry_hooks([])  # an outage is told once, in our
 
 # Too many connections, shutting down or starting up, cannot connect now, read-only standby after a failover.
 _AWAY_STATES = ("53300", "57P01", "57P02", "57P03", "25006")
+_IDLE = 10.0  # seconds without a statement, after which a connection is not worth its memory on the server
+# A server whose machine died answers nothing at all: without these, a statement would wait for it a quarter of an hour.
+_NOTICE_DEAD_SERVERS: dict[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 
 
 class Database:
@@ -28,7 +33,7 @@ class Database:
 
     Args:
         url: gives the server's URL; asked again for each new connection, so that it can start a server.
-        patience: seconds to wait for a database that is away before DatabaseUnavailable.
+        patience: seconds to wait for a database that is away before DatabaseUnavailable; math.inf: no end.
         say: told, once per outage, that it is waiting and, later, that it goes on.
     """
 
@@ -38,11 +43,13 @@ class Database:
         self._connection: Any = None
         self._lock = threading.RLock()
         self._waiting = False
+        self._given_up = False
+        self._used_at = 0.0
         self.patience = patience
 
     def query(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[dict[str, Any]]:
         """Runs one statement in a transaction of its own and returns its rows, if it has any, as dicts."""
-        return self.transaction(lambda cursor: _fetch(cursor, sql, parameters))
+        return self._patiently(lambda cursor: _fetch(cursor, sql, parameters))
 
     def transaction(self, work: Callable[[Any], T]) -> T:
         """Runs `work(cursor)` in one transaction, again from the start while the database is away.
@@ -50,11 +57,32 @@ class Database:
         Raises:
             JobError: DatabaseUnavailable after `patience` seconds.
         """
+
+        def whole(cursor: Any) -> T:
+            with cursor.connection:
+                return work(cursor)
+
+        return self._patiently(whole)
+
+    def close(self) -> None:
+        """Closes the connection; a later statement opens a new one."""
+        with self._lock:
+            self._discard()
+
+    def close_if_idle(self) -> None:
+        """Closes the connection if it has not been used for 10 s."""
+        if self._connection is not None and time.monotonic() - self._used_at > _IDLE:
+            self.close()
+
+    def give_up(self) -> None:
+        """From now on nothing waits for a database that is away: this process has been told to end."""
+        self._given_up = True
+
+    def _patiently(self, work: Callable[[Any], T]) -> T:
+        timeout = None if math.isinf(self.patience) else self.patience
         with self._lock:
             try:
-                for attempt in stamina.retry_context(
-                    on=self._is_away, attempts=None, timeout=self.patience, wait_initial=0.1, wait_max=2.0
-                ):
+                for attempt in stamina.retry_context(on=self._is_away, attempts=None, timeout=timeout, wait_initial=0.1, wait_max=2.0):
                     with attempt:
                         return self._attempt(work)
             except (psycopg2.Error, OSError, RuntimeError) as error:
@@ -65,21 +93,17 @@ class Database:
                 raise
         raise AssertionError("unreachable: the retries end by a result or an exception")
 
-    def close(self) -> None:
-        """Closes the connection; a later statement opens a new one."""
-        with self._lock:
-            self._discard()
-
     def _attempt(self, work: Callable[[Any], T]) -> T:
         if self._connection is None:
             self._connection = self._connect()
         try:
-            with self._connection, self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+            with self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
                 result = work(cursor)
         except psycopg2.Error as error:
             if _is_lost(error):
                 self._discard()
             raise
+        self._used_at = time.monotonic()
         if self._waiting:
             self._waiting = False
             self._say("the database is back: going on")
@@ -87,7 +111,9 @@ class Database:
 
     def _connect(self) -> Any:
         try:
-            return psycopg2.connect(self._url(), connect_timeout=5, application_name="pipelinejob")
+            connection = psycopg2.connect(self._url(), connect_timeout=5, application_name="pipelinejob", **_NOTICE_DEAD_SERVERS)
+            connection.autocommit = True  # one statement, one message: also through a pooler that shares connections
+            return connection
         except psycopg2.ProgrammingError as error:
             raise _unavailable(error, "the database's URL cannot be read") from None
         except subprocess.SubprocessError as error:  # the embedded server's own programs failed
@@ -95,6 +121,8 @@ class Database:
 
     def _is_away(self, error: Exception) -> bool:
         """Whether waiting can help. A bad password or a missing database cannot be waited for."""
+        if self._given_up:
+            return False
         away = _is_lost(error)
         if isinstance(error, OSError | RuntimeError) and not isinstance(error, JobError):
             away = True  # the embedded server did not start: it says so by an error of its own
@@ -103,7 +131,8 @@ class Database:
             return False
         if away and not self._waiting:
             self._waiting = True
-            self._say(f"the database is away ({_first_line(error)}): waiting up to {self.patience:.0f} s for it")
+            how_long = "waiting for it" if math.isinf(self.patience) else f"waiting up to {self.patience:.0f} s for it"
+            self._say(f"the database is away ({_first_line(error)}): {how_long}")
         return away
 
     def _discard(self) -> None:
@@ -172,6 +201,7 @@ def _apply(cursor: Any, names: Sequence[str]) -> None:
         if name not in applied:
             cursor.execute(_migrations().joinpath(name).read_text(encoding="utf-8"))
             cursor.execute("INSERT INTO pipelinejob.migrations (name) VALUES (%s)", (name,))
+    cursor.execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pipelinejob FROM PUBLIC")  # everybody could call a new one
 
 
 def _migrations() -> Any:

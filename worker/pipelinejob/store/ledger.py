@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelinejob.model import Rows, Shards, TopFailure
 from pipelinejob.store.connection import Database, migrate
 
+if TYPE_CHECKING:  # a pod that runs rows does without pydantic, the longest of its imports
+    from pipelinejob.model import Rows, Shards, TopFailure
+
 PAGE = 5_000
+SHARDS_AT_ONCE = 100  # of a plan, in one statement
 
 
 class Job(NamedTuple):
@@ -44,19 +47,16 @@ class Job(NamedTuple):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    generation: int | None  # of the object in the cluster; None: a job of a laptop
+    image: str | None
+    problem: dict[str, str] | None  # {stage, reason, message}, as the first pod to fail in this round said
+    round_done: int
+    deleted_at: datetime | None
 
     @property
     def rows(self) -> Rows:
         """The counts; what is in no final state is pending."""
-        done = self.rows_succeeded + self.rows_filtered + self.rows_skipped + self.rows_failed
-        return Rows(
-            total=self.rows_total,
-            succeeded=self.rows_succeeded,
-            filtered=self.rows_filtered,
-            skipped=self.rows_skipped,
-            failed=self.rows_failed,
-            pending=self.rows_total - done,
-        )
+        return _rows(self.rows_total, self.rows_succeeded, self.rows_filtered, self.rows_skipped, self.rows_failed)
 
 
 @dataclass(frozen=True)
@@ -96,39 +96,56 @@ class FailedRow(NamedTuple):
 
 
 class Store:
-    """The operations on the ledger; each is one transaction. Brings the schema up to date when first used."""
+    """The operations on the ledger; each is one transaction.
 
-    def __init__(self, database: Database) -> None:
+    What a pod needs goes through functions of the database, which let a job's own role do it for that job alone, and the
+    ledger's owner for every job. The rest is for the owner: a laptop, the operator.
+
+    Args:
+        database: the connection.
+        migrated: the schema is up to date; else it is brought up to date now, which only the owner can do.
+    """
+
+    def __init__(self, database: Database, *, migrated: bool = False) -> None:
         self._db = database
-        migrate(database)
+        if not migrated:
+            migrate(database)
 
     def close(self) -> None:
         """Closes the connection."""
         self._db.close()
+
+    def rest(self) -> None:
+        """Closes the connection if it has not been used for a while; a later call opens a new one."""
+        self._db.close_if_idle()
 
     def be_patient(self, seconds: float) -> None:
         """From now on a database that goes away is waited for that long."""
         self._db.patience = seconds
 
     def find_job(self, namespace: str, name: str) -> Job | None:
-        """The job of that name, if there is one."""
-        found = self._jobs("namespace = %s AND name = %s", (namespace, name))
+        """The job of that name, if there is one that is not deleted."""
+        found = self._jobs("pipelinejob.jobs WHERE namespace = %s AND name = %s AND deleted_at IS NULL", (namespace, name))
         return found[0] if found else None
 
     def get_job(self, uid: str) -> Job:
-        """The job of that uid; KeyError if it was deleted."""
-        found = self._jobs("uid = %s", (uid,))
+        """The job of that uid; KeyError if there is none."""
+        found = self._jobs("pipelinejob.job_v1(%s)", (uid,))
         if not found:
             raise KeyError(uid)
         return found[0]
 
     def jobs(self) -> list[Job]:
-        """All jobs, the newest first."""
-        return self._jobs("true ORDER BY created_at DESC", ())
+        """All jobs that are not deleted, the newest first."""
+        return self._jobs("pipelinejob.jobs WHERE deleted_at IS NULL ORDER BY created_at DESC", ())
 
-    def _jobs(self, condition: str, parameters: Sequence[object]) -> list[Job]:
-        columns = ", ".join(Job._fields)
-        rows = self._db.query(f"SELECT {columns} FROM pipelinejob.jobs WHERE {condition}", parameters)
+    def live_uids(self) -> dict[str, tuple[str, str]]:
+        """uid → (namespace, name) of the cluster's jobs that are not deleted."""
+        rows = self._db.query("SELECT uid, namespace, name FROM pipelinejob.jobs WHERE generation IS NOT NULL AND deleted_at IS NULL")
+        return {str(row["uid"]): (row["namespace"], row["name"]) for row in rows}
+
+    def _jobs(self, source: str, parameters: Sequence[object]) -> list[Job]:
+        rows = self._db.query(f"SELECT {', '.join(Job._fields)} FROM {source}", parameters)
         return [Job(**{**row, "uid": str(row["uid"])}) for row in rows]
 
     def insert_job(self, **fields: object) -> Job:
@@ -147,32 +164,83 @@ class Store:
         """Removes a job with all that is recorded of it."""
         self._db.query("DELETE FROM pipelinejob.jobs WHERE uid = %s", (uid,))
 
-    def save_plan(self, uid: str, planned: Mapping[str, object], rows: int, shards: Callable[[], Iterable[Any]]) -> None:
-        """Stores the plan of a job, all of it or nothing; `shards` gives them anew if it has to be done again."""
+    def mark_deleted(self, uid: str) -> None:
+        """The job's object is gone: its processes stop, what is recorded stays, and its name is free."""
+        self._db.query(
+            "WITH closed AS (UPDATE pipelinejob.shards SET open = false WHERE job_uid = %(uid)s AND open)"
+            " UPDATE pipelinejob.jobs SET stop = 'deleted', deleted_at = coalesce(deleted_at, now()) WHERE uid = %(uid)s",
+            {"uid": uid},
+        )
 
-        def work(cursor: Any) -> None:
-            cursor.execute("DELETE FROM pipelinejob.shards WHERE job_uid = %s", (uid,))
-            cursor.copy_expert(
-                "COPY pipelinejob.shards (job_uid, index, first_row, rows, byte_start, byte_end, batch_ends, batch_checksums) FROM STDIN",
-                _CopyLines(_shard_line(uid, shard) for shard in shards()),
-            )
+    def purge(self, days: float) -> None:
+        """Removes jobs that were deleted more than that many days ago."""
+        self._db.query("DELETE FROM pipelinejob.jobs WHERE deleted_at < now() - %s * interval '1 day'", (days,))
+
+    def overlapping_output(self, uid: str) -> tuple[str, str] | None:
+        """(name, output folder) of a planned job whose output is equal to, inside or above that of this one."""
+        rows = self._db.query("SELECT name, output FROM pipelinejob.overlapping_output_v1(%s)", (uid,))
+        return (rows[0]["name"], rows[0]["output"]) if rows else None
+
+    def is_predecessor(self, uid: str, other: str) -> bool:
+        """Whether `other`, of the same name as this job, was deleted before it."""
+        return bool(self._db.query("SELECT pipelinejob.is_predecessor_v1(%s, %s) AS answer", (uid, other))[0]["answer"])
+
+    def save_plan(
+        self,
+        uid: str,
+        planned: Mapping[str, object],
+        rows: int,
+        shards: Callable[[], Iterable[Any]],
+        functions: Sequence[Mapping[str, Any]] | None = None,
+        digest: str | None = None,
+    ) -> bool:
+        """Stores the plan of a job, all of it or nothing; False when it has one, which then stays.
+
+        Args:
+            uid: the job.
+            planned: what is kept of the input, with its `sha256`.
+            rows: how many there are to run.
+            shards: gives the shards, anew if it has to be done again.
+            functions: as they will run; None: those the job was entered with.
+            digest: the job's digest; None: the one it was entered with.
+        """
+
+        def work(cursor: Any) -> bool:
+            cursor.execute("SELECT pipelinejob.begin_plan_v1(%s) AS ours", (uid,))
+            if not cursor.fetchone()["ours"]:
+                return False
+            source = iter(shards())
+            while page := [_shard_entry(shard) for shard in islice(source, SHARDS_AT_ONCE)]:
+                cursor.execute("SELECT pipelinejob.add_shards_v1(%s, %s)", (uid, json.dumps(page)))
             cursor.execute(
-                "UPDATE pipelinejob.jobs SET input = %s, input_digest = %s, rows_total = %s WHERE uid = %s",
-                (json.dumps(planned), planned["sha256"], rows, uid),
+                "SELECT pipelinejob.finish_plan_v1(%s, %s, %s, %s, %s)",
+                (uid, json.dumps(planned), rows, None if functions is None else json.dumps(functions), digest),
             )
+            return True
 
-        self._db.transaction(work)
+        return self._db.transaction(work)
 
     def open_round(self, uid: str) -> int:
-        """Starts a round: unfinished shards can record again, under its number, which is returned."""
+        """Starts a round: unfinished shards can record again, under its number, which is returned.
+
+        They get the positions 0, 1, ... in the order of their indexes.
+        """
 
         def work(cursor: Any) -> int:
-            cursor.execute("UPDATE pipelinejob.jobs SET round = round + 1 WHERE uid = %s RETURNING round", (uid,))
-            round_number = int(cursor.fetchone()["round"])
             cursor.execute(
-                "UPDATE pipelinejob.shards SET open = true, round = %s"
-                " WHERE job_uid = %s AND succeeded + filtered + skipped + failed < rows",
-                (round_number, uid),
+                "UPDATE pipelinejob.jobs SET round = round + 1, problem = NULL, round_done ="
+                " (SELECT coalesce(sum(succeeded + filtered + skipped + failed), 0) FROM pipelinejob.shards WHERE job_uid = %(uid)s)"
+                " WHERE uid = %(uid)s RETURNING round",
+                {"uid": uid},
+            )
+            round_number = int(cursor.fetchone()["round"])
+            cursor.execute("UPDATE pipelinejob.shards SET open = false WHERE job_uid = %s AND open", (uid,))
+            cursor.execute(
+                "UPDATE pipelinejob.shards s SET open = true, round = %(round)s, position = n.position"
+                " FROM (SELECT index, row_number() OVER (ORDER BY index) - 1 AS position FROM pipelinejob.shards"
+                "       WHERE job_uid = %(uid)s AND succeeded + filtered + skipped + failed < rows) n"
+                " WHERE s.job_uid = %(uid)s AND s.index = n.index",
+                {"uid": uid, "round": round_number},
             )
             return round_number
 
@@ -180,40 +248,39 @@ class Store:
 
     def close_round(self, uid: str) -> None:
         """Ends the round: nothing can be recorded any more; waits for transactions in flight."""
-        self._db.query("UPDATE pipelinejob.shards SET open = false WHERE job_uid = %s AND open", (uid,))
+        self._db.query("SELECT pipelinejob.close_round_v1(%s)", (uid,))
+
+    def unfinished_count(self, uid: str) -> int:
+        """How many shards have batches that are not recorded."""
+        rows = self._db.query(
+            "SELECT count(*) AS n FROM pipelinejob.shards WHERE job_uid = %s AND succeeded + filtered + skipped + failed < rows", (uid,)
+        )
+        return int(rows[0]["n"])
 
     def unfinished_shards(self, uid: str) -> Iterator[ShardRow]:
         """The shards with batches that are not recorded, in order, one at a time."""
         index = -1
-        while True:
-            rows = self._db.query(
-                "SELECT s.index, s.first_row, s.rows, s.byte_start, s.batch_ends, s.batch_checksums,"
-                " ARRAY(SELECT b.first_row FROM pipelinejob.batches b WHERE b.job_uid = s.job_uid"
-                "       AND b.first_row >= s.first_row AND b.first_row < s.first_row + s.rows) AS recorded"
-                " FROM pipelinejob.shards s WHERE s.job_uid = %s AND s.index > %s"
-                " AND s.succeeded + s.filtered + s.skipped + s.failed < s.rows ORDER BY s.index LIMIT 1",
-                (uid, index),
-            )
-            if not rows:
-                return
+        while rows := self._db.query("SELECT * FROM pipelinejob.unfinished_shard_v1(%s, %s)", (uid, index)):
             index = rows[0]["index"]
-            yield ShardRow(**{**rows[0], "recorded": frozenset(rows[0]["recorded"])})
+            yield _shard_row(rows[0])
+
+    def shard_at(self, uid: str, round_number: int, position: int) -> ShardRow | None:
+        """The shard with that completion index in a round; None when the round is closed."""
+        rows = self._db.query("SELECT * FROM pipelinejob.shard_at_v1(%s, %s, %s)", (uid, round_number, position))
+        return _shard_row(rows[0]) if rows else None
+
+    def shard_finished(self, uid: str, index: int) -> bool:
+        """Whether every row of a shard is in a recorded batch."""
+        return bool(self._db.query("SELECT pipelinejob.shard_finished_v1(%s, %s) AS answer", (uid, index))[0]["answer"])
 
     def shards_of(self, uid: str, first_rows: Sequence[int]) -> dict[int, int]:
         """The index of the shard that each of these rows is in; rows of no shard are left out."""
-        rows = self._db.query(
-            "SELECT r.row, s.index FROM unnest(%s::bigint[]) AS r(row) JOIN pipelinejob.shards s"
-            " ON s.job_uid = %s AND r.row >= s.first_row AND r.row < s.first_row + s.rows",
-            (list(first_rows), uid),
-        )
-        return {row["row"]: row["index"] for row in rows}
+        rows = self._db.query("SELECT * FROM pipelinejob.shards_of_v1(%s, %s::bigint[])", (uid, list(first_rows)))
+        return {row["row_number"]: row["index"] for row in rows}
 
     def recorded(self, uid: str, first_rows: Sequence[int]) -> set[int]:
         """Which of the batches that start at these rows are recorded."""
-        rows = self._db.query(
-            "SELECT first_row FROM pipelinejob.batches WHERE job_uid = %s AND first_row = ANY(%s)",
-            (uid, list(first_rows)),
-        )
+        rows = self._db.query("SELECT first_row FROM pipelinejob.recorded_v1(%s, %s::bigint[])", (uid, list(first_rows)))
         return {row["first_row"] for row in rows}
 
     def record(self, uid: str, shard: int, round_number: int, batches: Sequence[Mapping[str, object]]) -> str:
@@ -224,54 +291,46 @@ class Store:
         )
         return str(rows[0]["answer"])
 
+    def report(self, uid: str, stage: str, reason: str, message: str) -> None:
+        """Says why a pod failed; the first report stands until the next round."""
+        self._db.query("SELECT pipelinejob.report_v1(%s, %s, %s, %s)", (uid, stage, reason, message))
+
     def stop_reason(self, uid: str) -> str | None:
         """Why the job is to stop, if it is."""
-        rows = self._db.query("SELECT stop FROM pipelinejob.jobs WHERE uid = %s", (uid,))
-        return rows[0]["stop"] if rows else "deleted"
+        stop: str | None = self._db.query("SELECT pipelinejob.stop_reason_v1(%s) AS stop", (uid,))[0]["stop"]
+        return stop
 
     def update_counts(self, uid: str) -> tuple[Rows, Shards]:
         """Adds up the shards into the job's counts and returns them."""
-        rows = self._db.query(
-            "WITH n AS (SELECT count(*) AS shards, count(*) FILTER (WHERE done = rows) AS finished,"
-            "  count(*) FILTER (WHERE done > 0 AND done < rows) AS begun,"
-            "  coalesce(sum(succeeded), 0) AS succeeded, coalesce(sum(filtered), 0) AS filtered,"
-            "  coalesce(sum(skipped), 0) AS skipped, coalesce(sum(failed), 0) AS failed"
-            "  FROM (SELECT *, succeeded + filtered + skipped + failed AS done FROM pipelinejob.shards"
-            "        WHERE job_uid = %(uid)s) s)"
-            " UPDATE pipelinejob.jobs j SET rows_succeeded = n.succeeded, rows_filtered = n.filtered,"
-            "  rows_skipped = n.skipped, rows_failed = n.failed FROM n WHERE j.uid = %(uid)s"
-            " RETURNING j.rows_total, n.*",
-            {"uid": uid},
+        return _counts(self._db.query("SELECT * FROM pipelinejob.update_counts_v1(%s)", (uid,))[0])
+
+    def totals(self) -> dict[str, tuple[Rows, Shards]]:
+        """The counts of all unfinished jobs of the cluster, by uid; they are written into the jobs, too.
+
+        A job whose failure budget is broken gets stop = 'budget' (the percentage counts from 1,000 rows that ran).
+        """
+        return {str(row["uid"]): _counts(row) for row in self._db.query("SELECT * FROM pipelinejob.totals_v1()")}
+
+    def connections(self) -> tuple[int, int]:
+        """(used now, usable): connections of clients to the server, and how many it has for those without privileges."""
+        (row,) = self._db.query(
+            "SELECT (SELECT sum(numbackends) FROM pg_stat_database)::int AS used, current_setting('max_connections')::int"
+            " - current_setting('superuser_reserved_connections')::int"
+            " - coalesce(current_setting('reserved_connections', true), '0')::int AS usable"
         )
-        row = {key: int(value) for key, value in rows[0].items()}
-        done = row["succeeded"] + row["filtered"] + row["skipped"] + row["failed"]
-        counts = Rows(
-            total=row["rows_total"],
-            succeeded=row["succeeded"],
-            filtered=row["filtered"],
-            skipped=row["skipped"],
-            failed=row["failed"],
-            pending=row["rows_total"] - done,
-        )
-        return counts, Shards(total=row["shards"], active=row["begun"], succeeded=row["finished"])
+        return row["used"], row["usable"]
 
     def batches(self, uid: str) -> Iterator[BatchRow]:
         """The recorded batches in the order of their rows, read page by page."""
         columns = ", ".join(BatchRow._fields)
         last = -1
-        while page := self._db.query(
-            f"SELECT {columns} FROM pipelinejob.batches WHERE job_uid = %s AND first_row > %s ORDER BY first_row LIMIT {PAGE}",
-            (uid, last),
-        ):
+        while page := self._db.query(f"SELECT {columns} FROM pipelinejob.batches_v1(%s, %s, %s)", (uid, last, PAGE)):
             yield from (BatchRow(**row) for row in page)
             last = page[-1]["first_row"]
 
     def function_columns(self, uid: str) -> list[tuple[int, str, str]]:
         """(position, function, column) of everything that functions returned, by position, then by name."""
-        rows = self._db.query(
-            "SELECT DISTINCT c.value AS value FROM pipelinejob.batches b, jsonb_array_elements(b.columns) AS c WHERE b.job_uid = %s",
-            (uid,),
-        )
+        rows = self._db.query("SELECT value FROM pipelinejob.function_columns_v1(%s)", (uid,))
         return sorted((row["value"][0], row["value"][1], row["value"][2]) for row in rows)
 
     def pending_ranges(self, uid: str, batch_rows: int) -> list[dict[str, int]]:
@@ -289,11 +348,7 @@ class Store:
         """The failed rows in the order of the CSV, read page by page."""
         columns = ", ".join(FailedRow._fields)
         last = -1
-        while page := self._db.query(
-            f"SELECT {columns} FROM pipelinejob.failed_rows WHERE job_uid = %s AND row > %s"
-            f" AND (%s::text IS NULL OR reason = %s) ORDER BY row LIMIT {PAGE}",
-            (uid, last, reason, reason),
-        ):
+        while page := self._db.query(f"SELECT {columns} FROM pipelinejob.failures_v1(%s, %s, %s, %s)", (uid, last, reason, PAGE)):
             yield from (FailedRow(**row) for row in page)
             last = page[-1]["row"]
 
@@ -306,6 +361,8 @@ class Store:
             " WHERE f.job_uid = %(uid)s ORDER BY n.count DESC, reason, f.row",
             {"uid": uid, "most": most},
         )
+        from pipelinejob.model import TopFailure  # noqa: PLC0415 - see above
+
         return [TopFailure(reason=row["reason"], count=row["count"], example=f"row {row['row']}: {row['message']}") for row in rows]
 
 
@@ -323,27 +380,24 @@ def _adapt(value: object) -> object:
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
-def _shard_line(uid: str, shard: Any) -> str:
-    ends = "{" + ",".join(map(str, shard.batch_ends)) + "}"
-    checksums = "{" + ",".join(map(str, shard.batch_checksums)) + "}"
-    cells = (uid, shard.index, shard.first_row, shard.rows, shard.byte_start, shard.byte_end, ends, checksums)
-    return "\t".join(map(str, cells)) + "\n"
+def _shard_entry(shard: Any) -> dict[str, object]:
+    names = ("index", "first_row", "rows", "byte_start", "byte_end", "batch_ends", "batch_checksums")
+    return {name: getattr(shard, name) for name in names}
 
 
-class _CopyLines(io.TextIOBase):
-    """The lines of an iterator as the file that COPY reads."""
+def _shard_row(row: Mapping[str, Any]) -> ShardRow:
+    return ShardRow(**{**row, "recorded": frozenset(row["recorded"])})
 
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self._rest = ""
 
-    def read(self, size: int | None = -1) -> str:
-        while size is None or size < 0 or len(self._rest) < size:
-            line = next(self._lines, None)
-            if line is None:
-                break
-            self._rest += line
-        if size is None or size < 0:
-            size = len(self._rest)
-        piece, self._rest = self._rest[:size], self._rest[size:]
-        return piece
+def _counts(row: Mapping[str, int]) -> tuple[Rows, Shards]:
+    from pipelinejob.model import Shards  # noqa: PLC0415 - see above
+
+    rows = _rows(row["rows_total"], row["succeeded"], row["filtered"], row["skipped"], row["failed"])
+    return rows, Shards(total=row["shards"], active=row["begun"], succeeded=row["finished"])
+
+
+def _rows(total: int, succeeded: int, filtered: int, skipped: int, failed: int) -> Rows:
+    from pipelinejob.model import Rows  # noqa: PLC0415 - see above
+
+    pending = total - succeeded - filtered - skipped - failed
+    return Rows(total=total, succeeded=succeeded, filtered=filtered, skipped=skipped, failed=failed, pending=pending)

@@ -1,0 +1,291 @@
+"""The three stages of a job as its pods run them: plan, shard, finalize.
+
+Each can be cut off anywhere and run again, also while another process is still at it. What a pod knows: the job's uid,
+its environment, the claim mounted at /data, and what its database role lets it ask of the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelinejob import faults, names
+from pipelinejob.batch import SUMMARY, Task
+from pipelinejob.commit import OutputFolder, claim_output, move_away, read_owner
+from pipelinejob.committer import Committer
+from pipelinejob.finalize import finalize
+from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.stopping import Stop
+from pipelinejob.store import Job, ShardRow, Store
+from pipelinejob.store.ledger import batches_of
+from pipelinejob.workers import MAX_BACKLOG, Workers, without_credentials
+
+if TYPE_CHECKING:
+    from pipelinejob.model import PipelineJob
+    from pipelinejob.planning import Request
+
+Say = Callable[[str], None]
+
+LOOK_EVERY = 30.0  # seconds between looks whether to stop; each record is answered with the same
+TELL_EVERY = 30.0  # seconds between lines in the log
+LINGER = 5.0  # seconds before a pod ends that has nothing to do: Kubernetes replaces it at once, until the Job is gone
+MODULE_TIMEOUT = 300.0  # seconds for importing the modules of users' functions
+
+
+class StoppedError(Exception):
+    """There is nothing to do now, through no fault of this pod: the job is stopped, or its round is over."""
+
+
+def plan(store: Store, uid: str, stop: Stop, say: Say) -> None:
+    """Checks the job against its data, takes the output folder, and stores the plan.
+
+    Raises:
+        JobError: the job cannot be done.
+    """
+    from pipelinejob import planning  # noqa: PLC0415 - numpy and pydantic: the other stages start faster without
+
+    job = _job(store, uid)
+    if job.input is not None:
+        say("planned already")
+        return
+    request = _request(job, _data_root())
+    csv, _, output = planning.inspect(request)
+    moved = None
+    if request.job.spec.mode == "run":
+        moved = _take_output(store, job, request, output)
+        faults.point("claimed")
+    store.close()  # not needed for as long as the CSV takes
+    index = planning.scan(request, csv)
+    planning.save_plan(store, uid, request.job.spec, index, functions=request.functions, moved=moved)
+    say(f"planned job {job.name}: {index.rows} rows, {store.get_job(uid).input_digest}")
+
+
+def _request(job: Job, root: Path) -> Request:
+    from pipelinejob import model  # noqa: PLC0415 - see plan()
+    from pipelinejob.planning import Request  # noqa: PLC0415
+
+    metadata = {"name": job.name, "namespace": job.namespace}
+    document = model.parse({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": job.spec})
+    claim = document.spec.data.persistent_volume_claim.claim_name if document.spec.data else None
+    functions = _resolve(document)
+    return Request(document, functions, root, root, home=root, claim=f"the claim {claim!r}" if claim else "the claim")
+
+
+def _resolve(job: PipelineJob) -> list[dict[str, Any]]:
+    """The functions as they will run; modules of users are imported by a process that has no credentials."""
+    entries = [function.model_dump(by_alias=True) for function in job.spec.functions]
+    problems = [
+        (f"functions[{index}].file", f"{entry['file']!r} is not in the pods' image: build it in (spec.worker.image) and name its 'module'")
+        for index, entry in enumerate(entries)
+        if entry["file"]
+    ]
+    if not problems:
+        try:
+            ran = subprocess.run(
+                [sys.executable, "-P", "-c", "from pipelinejob.functions.resolve import main; main()"],
+                input=json.dumps(entries).encode(),
+                stdout=subprocess.PIPE,
+                env=without_credentials(),
+                timeout=MODULE_TIMEOUT,
+                check=True,
+            )
+        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+            raise JobError(JobReason.INVALID_SPEC, f"spec.functions: their modules could not be imported: {error}") from None
+        resolved, problems = json.loads(ran.stdout)
+    if problems:
+        raise JobError(JobReason.INVALID_SPEC, "\n".join(f"spec.{field}: {message}" for field, message in problems))
+    functions: list[dict[str, Any]] = resolved
+    return functions
+
+
+def _take_output(store: Store, job: Job, request: Request, output: Path) -> str | None:
+    """Makes the output folder this job's; returns where the output of a deleted job of its name was moved to, if any."""
+    from pipelinejob.paths import make_folder  # noqa: PLC0415 - see plan()
+    from pipelinejob.planning import check_empty  # noqa: PLC0415
+
+    other = store.overlapping_output(job.uid)
+    if other:
+        raise JobError(
+            JobReason.OUTPUT_CONFLICT,
+            f"spec.output.path: {job.output} overlaps the output of the job {other[0]!r} ({other[1]}): choose another folder",
+        )
+    check_empty(output)
+    make_folder(output, request.output_root, request.claim)
+    moved, owner = None, read_owner(output)
+    if owner and _is_predecessor(store, job, owner):
+        moved = move_away(output, owner["uid"])
+        make_folder(output, request.output_root, request.claim)
+    claim_output(output, {"uid": job.uid, "namespace": job.namespace, "name": job.name})
+    return str(moved.relative_to(request.output_root)) if moved else None
+
+
+def _is_predecessor(store: Store, job: Job, owner: Mapping[str, str]) -> bool:
+    same_name = (owner["namespace"], owner["name"]) == (job.namespace, job.name)
+    return same_name and owner["uid"] != job.uid and store.is_predecessor(job.uid, owner["uid"])
+
+
+def shard(store: Store, uid: str, stop: Stop, say: Say) -> None:
+    """Runs what is left of one shard; returns when the ledger has every row of it.
+
+    Raises:
+        StoppedError: it has not, and this pod is to end.
+        JobError: it cannot.
+    """
+    job = _job(store, uid)
+    round_number = int(os.environ["PIPELINEJOB_ROUND"])
+    output = OutputFolder(_data_root() / job.output, uid)
+    output.check_owner()
+    folder = output.open_round(round_number)  # before the question, so that who closes the round closes this, too
+    found = store.shard_at(uid, round_number, int(os.environ["JOB_COMPLETION_INDEX"]))
+    if found is None or job.stop is not None:
+        if found is None:
+            with suppress(OSError):  # others may still be at it
+                folder.rmdir()
+                folder.parent.rmdir()
+        stop.asked.wait(LINGER)
+        raise StoppedError(f"round {round_number} is over" if found is None else job.stop)
+    run = _ShardRun(store, job, round_number, found, output, stop, say)
+    why = run.run(folder)
+    stop.at_once = True
+    if store.shard_finished(uid, found.index):
+        return
+    if why is None:
+        raise RuntimeError(f"shard {found.index} has rows that are not recorded")
+    raise StoppedError(why)
+
+
+class _ShardRun:
+    """One attempt of a shard by this process and its children."""
+
+    def __init__(self, store: Store, job: Job, round_number: int, row: ShardRow, output: OutputFolder, stop: Stop, say: Say) -> None:
+        self._store, self._job, self._round, self._shard = store, job, round_number, row
+        self._output, self._stop, self._say = output, stop, say
+        self._durable = job.spec["output"]["fsync"] != "never"  # auto: in a cluster the death of a node is survived
+        self._left = list(batches_of(row, job.spec["sharding"]["batchRows"]))
+        self._done = row.rows - sum(rows for _, rows, *_ in self._left)
+        self._failed = 0
+        self._told_at = time.monotonic()
+
+    def run(self, folder: Path) -> str | None:
+        """Runs the batches that are not recorded; returns why it stopped early, if it did."""
+        self._tell("begins")
+        answer = self._record_published()
+        if answer != "go":
+            return answer
+        committer = Committer(
+            self._store,
+            self._job.uid,
+            self._round,
+            self._output,
+            durable=self._durable,
+            look=lambda: self._store.stop_reason(self._job.uid),
+            look_every=LOOK_EVERY,
+        )
+        workers = Workers(
+            self._for_children(),
+            folder,
+            count=max(1, min(int(os.environ.get("PIPELINEJOB_CHILDREN", "1")), len(self._left))),
+            timeouts=[float(function["timeoutSeconds"]) for function in self._job.functions],
+            log=None,
+            lock=None,
+            finished=lambda task, attempt, failed: self._finished(committer, task, attempt, failed),
+            say=self._say,
+        )
+        self._stop.at_once = False  # from here on what is finished is committed first
+        committer.start()
+        try:
+            if self._left:
+                workers.start()
+            workers.run(self._tasks(), lambda: self._check(committer))
+        finally:
+            workers.stop()
+            committer.finish()
+        self._tell("ends")
+        return "told to end" if self._stop.asked.is_set() else committer.stopping
+
+    def _record_published(self) -> str:
+        """Records what an earlier attempt published and could not record, and runs nothing for it; answers as the ledger."""
+        published = [first for first, *_ in self._left if (self._output.images / names.folder(first) / SUMMARY).exists()]
+        if not published:
+            return "go"
+        summaries = [self._output.summary_of(first) for first in published]
+        answer = self._store.record(self._job.uid, self._shard.index, self._round, summaries)
+        self._left = [batch for batch in self._left if batch[0] not in published]
+        self._done += sum(summary["rows"] for summary in summaries)
+        self._failed += sum(summary["failed"] for summary in summaries)
+        faults.point("adopted")
+        return answer
+
+    def _for_children(self) -> dict[str, Any]:
+        assert self._job.input is not None
+        root, source = _data_root(), self._job.spec["source"]
+        if not (root / source["csv"]).is_file():
+            raise JobError(JobReason.INPUT_NOT_FOUND, f"spec.source.csv: {source['csv']!r} has gone since the job was planned: put it back")
+        return {
+            "csv": str(root / source["csv"]),
+            "dataRoot": str(root),
+            "columns": self._job.input["columns"],
+            "spec": self._job.spec,
+            "functions": self._job.functions,
+        }
+
+    def _tasks(self) -> Iterator[Task]:
+        for first_row, rows, start, end, checksum in self._left:
+            yield Task(self._shard.index, first_row, rows, start, end, checksum, {})
+
+    def _finished(self, committer: Committer, task: Task, attempt: Path, failed: int) -> None:
+        committer.put(task.shard, attempt)
+        self._done += task.rows
+        self._failed += failed
+
+    def _check(self, committer: Committer) -> tuple[bool, bool]:
+        """(may take new batches, must end now)."""
+        if time.monotonic() - self._told_at >= TELL_EVERY:
+            self._tell()
+        must_end = self._stop.asked.is_set() or committer.stopping is not None or committer.error is not None
+        return committer.backlog < MAX_BACKLOG, must_end
+
+    def _tell(self, what: str = "") -> None:
+        row = self._shard
+        where = f"shard {row.index} of job {self._job.name}, rows {row.first_row}-{row.first_row + row.rows - 1}"
+        self._say(f"{where}{' ' + what if what else ''}: {self._done} done, {self._failed} failed")
+        self._told_at = time.monotonic()
+
+
+def finish(store: Store, uid: str, stop: Stop, say: Say) -> None:
+    """Writes the job's files from what is recorded, whether it was all done or not.
+
+    Raises:
+        JobError: OutputConflict.
+    """
+    job = _job(store, uid)
+    if job.input is None:
+        say(f"job {job.name} was never planned: there is nothing to write")
+        return
+    finalize(store, job, OutputFolder(_data_root() / job.output, uid))
+    say(f"wrote the results of job {job.name}")
+
+
+STAGES: dict[str, Callable[[Store, str, Stop, Say], None]] = {"plan": plan, "shard": shard, "finalize": finish}
+
+
+def _job(store: Store, uid: str) -> Job:
+    try:
+        job = store.get_job(uid)
+    except KeyError:
+        raise StoppedError("the job was deleted") from None
+    if job.deleted_at is not None:
+        raise StoppedError("the job was deleted")
+    return job
+
+
+def _data_root() -> Path:
+    """Where the claim is mounted."""
+    return Path(os.path.realpath(os.environ.get("PIPELINEJOB_DATA", "/data")))
