@@ -37,14 +37,17 @@ def check(lock, name, wanted):
 
 project = tomllib.loads(Path("pyproject.toml").read_text())
 base, extras = project["project"]["dependencies"], project["project"]["optional-dependencies"]
-run, dev, build, bench = (read_lock(name) for name in ("run.txt", "dev.txt", "build.txt", "bench.txt"))
-inputs = {name: [line for line in Path("requirements", name).read_text().splitlines() if line and line[0] != "#"] for name in ("build.in", "bench.in")}
-check(run, "run.txt", base)
-check(dev, "dev.txt", base + extras["dev"])
-check(build, "build.txt", project["build-system"]["requires"] + inputs["build.in"])
-check(bench, "bench.txt", inputs["bench.in"])
-for name, lock in (("run.txt", run), ("build.txt", build)):
-    problems += [f"requirements/{name} and dev.txt differ in {package}" for package in lock if lock[package] != dev.get(package)]
+tools = [tool for tool in extras["dev"] if not tool.startswith("pipelinejob[")] + extras["operator"]
+inputs = {path.stem: [line for line in path.read_text().splitlines() if line and line[0] != "#"] for path in Path("requirements").glob("*.in")}
+inputs["build"] += project["build-system"]["requires"]
+inputs["operator"] += extras["operator"]
+wanted = {"run": base, "dev": base + tools, **inputs}
+locks = {name: read_lock(f"{name}.txt") for name in wanted}
+for name, requirements in wanted.items():
+    check(locks[name], f"{name}.txt", requirements)
+for name in wanted.keys() - {"bench"}:
+    differing = [package for package, versions in locks[name].items() if versions != locks["dev"].get(package)]
+    problems += [f"requirements/{name}.txt and dev.txt differ in {package}" for package in differing]
 
 if problems:
     sys.exit("\n".join(["the locks are not current; run `make lock`:", *problems]))

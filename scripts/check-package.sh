@@ -19,8 +19,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-root = Path("worker")
-tree = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc" and ".egg-info" not in str(path)}
+roots = [Path("worker"), Path("operator")]
+files = [(root, path) for root in roots for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc" and ".egg-info" not in str(path)]
+tree = {path.relative_to(root).as_posix() for root, path in files}
 wheel = {name for name in zipfile.ZipFile(sys.argv[1]).namelist() if ".dist-info/" not in name}
 if tree != wheel:
     sys.exit("\n".join([*(f"not in the wheel: {name}" for name in sorted(tree - wheel)), *(f"only in the wheel: {name}" for name in sorted(wheel - tree))]))

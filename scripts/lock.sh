@@ -14,6 +14,8 @@ lock() { # lock OUTPUT INPUT...
 
 lock requirements/dev.txt --extra dev pyproject.toml
 lock requirements/run.txt --constraints requirements/dev.txt pyproject.toml
-lock requirements/build.txt --constraints requirements/dev.txt requirements/build.in
+for name in build worker operator; do
+    lock "requirements/$name.txt" --constraints requirements/dev.txt "requirements/$name.in"
+done
 lock requirements/bench.txt requirements/bench.in
 scripts/check-locks.sh

@@ -26,7 +26,7 @@ pip() { "$environment/bin/python" -m pip install --quiet --no-input --disable-pi
 echo "setup: installing the $profile packages into $environment"
 pip --require-hashes "${locks[@]}"
 if [ "$environment" = .venv ]; then
-    pip --no-build-isolation --no-deps --editable .
+    PYTHONWARNINGS=ignore pip --no-build-isolation --no-deps --editable . # it warns of folders that could hide packages; ours cannot
 fi
 
 touch "$environment/.installed-$profile"

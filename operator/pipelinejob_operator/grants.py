@@ -1,0 +1,51 @@
+"""How many pods each job may run at once, so that all together stay within what the database bears."""
+
+from __future__ import annotations
+
+from pipelinejob.model import Spec
+from pipelinejob.reasons import Phase
+from pipelinejob.store import Job
+from pipelinejob_operator.diagnose import Problem
+from pipelinejob_operator.kube import Kube
+from pipelinejob_operator.manifests import UID_LABEL
+
+
+class Grants:
+    """What running jobs have, first come first served.
+
+    Args:
+        kube: the cluster, with the Jobs that run.
+        most: pods of all jobs together; 0: no limit.
+    """
+
+    def __init__(self, kube: Kube, most: int) -> None:
+        self._kube, self._most = kube, most
+        self._granted: dict[str, int] = {}
+
+    def grant(self, job: Job, spec: Spec) -> int:
+        """The pods that this job may run at once, up to spec.parallelism; they are its own until it stops running."""
+        if job.phase not in (Phase.PENDING, Phase.RUNNING) or job.stop is not None:
+            self.release(job.uid)
+            return spec.parallelism
+        granted = spec.parallelism
+        if self._most:
+            running = {one["metadata"]["labels"][UID_LABEL]: one["spec"]["parallelism"] for one in self._kube.run_jobs()}
+            others = {**running, **self._granted}
+            others.pop(job.uid, None)
+            granted = max(0, min(granted, self._most - sum(others.values())))
+        self._granted[job.uid] = granted
+        return granted
+
+    def release(self, uid: str) -> None:
+        """The job runs no more."""
+        self._granted.pop(uid, None)
+
+    def held_back(self, spec: Spec, granted: int) -> Problem | None:
+        """What to tell of a job that got less than it asked for."""
+        if granted >= spec.parallelism:
+            return None
+        return Problem(
+            "DatabaseConnections",
+            f"held to {granted} of {spec.parallelism} pods: all jobs together may have {self._most} (the chart's database.maxWorkers); "
+            "it gets more as others end, or with a pooler before the database",
+        )

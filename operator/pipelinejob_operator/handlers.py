@@ -1,0 +1,160 @@
+"""The only place that knows kopf: watch events go into the cache and their keys into the queue, and nothing else happens here."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kopf
+
+from pipelinejob.model import GROUP, VERSION
+from pipelinejob.store import Database, Store, roles
+from pipelinejob_operator.kube import PLURAL, ApiError, Kind, Kube
+from pipelinejob_operator.manifests import JOB_LABEL, UID_LABEL
+from pipelinejob_operator.reconcile import Reconciler
+from pipelinejob_operator.settings import Settings
+
+LIVENESS = "http://0.0.0.0:8080/healthz"
+LONGEST_LAG = 60.0  # seconds; kopf mends a silent watch sooner than that
+PATIENCE = 2.0  # seconds for a database that is away: whoever asked says so in the job's status and comes again
+LOOK_AGAIN = 5.0  # seconds until another look for the CRD
+OURS = f"{JOB_LABEL},{UID_LABEL}"
+
+log = logging.getLogger("pipelinejob.operator")
+
+
+async def run(settings: Settings) -> None:
+    """Runs the operator until it is told to end, or a watch cannot go on."""
+    kube = Kube(settings.namespaces)
+    await kube.open()
+    try:
+        await _wait_for_crd(kube)
+        reconciler = Reconciler(settings, kube, _connector(settings.database_url))
+        await reconciler.start()
+        try:
+            await kopf.operator(
+                registry=_registry(kube, reconciler),
+                settings=_kopf_settings(),
+                identity=f"pipelinejob@{socket.gethostname()}",  # type: ignore[arg-type]  # its default asks for a user's name
+                standalone=True,
+                clusterwide=not settings.namespaces,
+                namespaces=settings.namespaces,
+                liveness_endpoint=LIVENESS,
+            )
+        finally:
+            await reconciler.stop()
+    finally:
+        await kube.close()
+
+
+def _registry(kube: Kube, reconciler: Reconciler) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    def tell(kind: Kind, event: kopf.RawEvent) -> None:
+        body = event["object"]
+        if kube.see(kind, body, event["type"] == "DELETED"):
+            metadata = body["metadata"]
+            name = metadata["name"] if kind == "pipelinejobs" else metadata["labels"][JOB_LABEL]
+            reconciler.queue.add((metadata["namespace"], name))
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def pipelinejob(event: kopf.RawEvent, **_: Any) -> None:
+        tell("pipelinejobs", event)
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
+    async def job(event: kopf.RawEvent, **_: Any) -> None:
+        tell("jobs", event)
+
+    @kopf.on.event("", "v1", "pods", registry=registry)
+    async def pod(event: kopf.RawEvent, **_: Any) -> None:
+        tell("pods", event)
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return await _credentials(kube)
+
+    @kopf.on.probe(registry=registry, id="reconcile")
+    async def alive(**_: Any) -> str:
+        going, details = reconciler.alive()
+        lag = kube.watch_lag()
+        if not going:
+            raise kopf.PermanentError(f"the reconcile loop stands still: {details}")
+        if lag > LONGEST_LAG:
+            raise kopf.PermanentError(f"the watch is dead: {lag:.0f} s behind what the API server has")
+        return details
+
+    return registry
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False  # our Events come from the reconciler
+    settings.scanning.disabled = True  # needs rights on CRDs and namespaces
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.watching.connect_timeout = 30
+    settings.watching.chunk_size = 500
+    settings.watching.label_selectors["batch", "v1", "jobs"] = OURS
+    settings.watching.label_selectors["", "v1", "pods"] = OURS
+    settings.networking.error_backoffs = _Backoffs()
+    settings.process.ultimate_exiting_timeout = 9
+    return settings
+
+
+class _Backoffs:
+    """Seconds between tries at an API server that is away: without an end, as starting anew would help nobody."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1, 1, 2, 3, 5, 8), itertools.repeat(10))
+
+
+async def _credentials(kube: Kube) -> kopf.ConnectionInfo:
+    """kopf goes in by the same door as our own calls; asked again when the API server refuses them."""
+    known = kube.client.configuration
+    scheme, _, token = (await known.get_api_key_with_prefix("BearerToken") or "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=known.host,
+        ca_path=known.ssl_ca_cert,
+        insecure=not known.verify_ssl,
+        scheme=scheme or None,
+        token=token.strip() or None,
+        certificate_path=known.cert_file,
+        private_key_path=known.key_file,
+        proxy_url=known.proxy,
+    )
+
+
+async def _wait_for_crd(kube: Kube) -> None:
+    """kopf looks for its resources once, and would stay blind to one that comes later."""
+    while True:
+        try:
+            if await kube.is_served():
+                return
+            log.warning(
+                "the API server does not know %s.%s: install the CRD (manifests/crd.yaml, or the chart's crds.install)", PLURAL, GROUP
+            )
+        except ApiError as error:
+            log.warning("%s", error)
+        await asyncio.sleep(LOOK_AGAIN)
+
+
+def _connector(url: str) -> Callable[[], Database]:
+    """Gives connections to the ledger; the first that comes through brings it up to date."""
+    first = Database(lambda: url, patience=PATIENCE, say=log.warning)
+    lock, ready = threading.Lock(), threading.Event()
+
+    def connect() -> Database:
+        with lock:
+            if not ready.is_set():
+                Store(first)
+                roles.setup(first)
+                first.close()
+                ready.set()
+        return Database(lambda: url, patience=PATIENCE, say=log.warning)
+
+    return connect

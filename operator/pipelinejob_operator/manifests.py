@@ -1,0 +1,243 @@
+"""What a PipelineJob becomes in the cluster, its three kinds of Job and its Secret: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
+
+from pipelinejob.model import API_VERSION, GROUP, KIND
+
+Manifest = dict[str, Any]
+
+JOB_LABEL, STAGE_LABEL, UID_LABEL = f"{GROUP}/job", f"{GROUP}/stage", f"{GROUP}/uid"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+CONTAINER = "worker"
+URL_KEY = "url"  # of the Secret
+FAIL_INDEX, FAIL_JOB, STOPPED = 42, 43, 75  # a worker's exit codes
+RETRIES = 3  # of plan and finalize
+GRACE = 25  # seconds that a pod has to finish its row
+NODE_LOST = 60  # seconds until a pod on a silent node is given up; Kubernetes' own default is 300
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the chart says of worker pods.
+
+    Args:
+        worker_image: for jobs that name none.
+        pull_policy: imagePullPolicy.
+        resources: for jobs that name none.
+        fs_group: the group that the claim's files belong to, where it has to be set.
+        job_ttl: seconds for which a finished Job is kept.
+    """
+
+    worker_image: str
+    pull_policy: str
+    resources: dict[str, Any]
+    fs_group: int | None
+    job_ttl: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """The PipelineJob that the manifests are for.
+
+    Args:
+        spec: as the resource spells it, defaults filled in.
+        image: of all its stages and rounds.
+        queue: the Kueue queue for its run Jobs, where it names one.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    spec: dict[str, Any]
+    image: str
+    queue: str | None
+
+
+def plan_job_name(name: str, uid: str) -> str:
+    """The Job that cuts the CSV into shards."""
+    return f"{name}-{uid[:5]}-plan"
+
+
+def run_job_name(name: str, uid: str, number: int) -> str:
+    """The Indexed Job of that round."""
+    return f"{name}-{uid[:5]}-run-{number}"
+
+
+def final_job_name(name: str, uid: str, number: int) -> str:
+    """The Job that writes the final files after that round."""
+    return f"{name}-{uid[:5]}-final-{number}"
+
+
+def secret_name(name: str, uid: str) -> str:
+    """The Secret with the URL of the database."""
+    return f"{name}-{uid[:5]}-database"
+
+
+def labels(target: Target, stage: str | None = None) -> dict[str, str]:
+    """The labels of all that belongs to a PipelineJob, or to one of its stages."""
+    marks = {
+        "app.kubernetes.io/name": "pipelinejob",
+        "app.kubernetes.io/managed-by": "pipelinejob",
+        JOB_LABEL: target.name,
+        UID_LABEL: target.uid,
+    }
+    return marks if stage is None else {**marks, STAGE_LABEL: stage}
+
+
+def plan_job(target: Target, defaults: Defaults) -> Manifest:
+    """Stage 1: one pod reads the CSV."""
+    return _job(target, plan_job_name(target.name, target.uid), "plan", {}, _once(), defaults)
+
+
+def final_job(target: Target, number: int, defaults: Defaults) -> Manifest:
+    """Stage 3: one pod writes the final files, after round `number`."""
+    environment = {"PIPELINEJOB_ROUND": str(number)}
+    return _job(target, final_job_name(target.name, target.uid, number), "finalize", environment, _once(), defaults)
+
+
+def run_job(target: Target, number: int, shards: int, parallelism: int, defaults: Defaults, *, suspend: bool) -> Manifest:
+    """Stage 2: a pod for each unfinished shard.
+
+    Args:
+        target: the PipelineJob.
+        number: of the round.
+        shards: how many are unfinished; their positions in the round are the Job's indexes.
+        parallelism: pods at once.
+        defaults: the chart's.
+        suspend: created suspended, for Kueue to start it.
+    """
+    environment = {"PIPELINEJOB_ROUND": str(number), "PIPELINEJOB_CHILDREN": str(_children(_resources(target, defaults)))}
+    fields: Manifest = {
+        "completionMode": "Indexed",
+        "completions": shards,
+        "parallelism": parallelism,
+        "backoffLimitPerIndex": target.spec["backoffLimitPerIndex"],
+        "podFailurePolicy": {"rules": [_on_exit(FAIL_INDEX, "FailIndex"), *_failure_rules()]},
+    }
+    if suspend:
+        fields["suspend"] = True
+    job = _job(target, run_job_name(target.name, target.uid, number), "shard", environment, fields, defaults)
+    if target.queue is not None:
+        job["metadata"]["labels"][QUEUE_LABEL] = target.queue  # not on the pods: Kueue would queue each of them as well
+    return job
+
+
+def secret(target: Target, url: str) -> Manifest:
+    """The database's URL, for the parent process of each pod alone."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _metadata(target, secret_name(target.name, target.uid), labels(target)),
+        "type": "Opaque",
+        "immutable": True,
+        "stringData": {URL_KEY: url},
+    }
+
+
+def _once() -> Manifest:
+    return {"backoffLimit": RETRIES, "podFailurePolicy": {"rules": _failure_rules()}}
+
+
+def _failure_rules() -> list[Manifest]:
+    """The first that applies decides; what none of them names is a retry that counts."""
+    disruption = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    return [_on_exit(FAIL_JOB, "FailJob"), _on_exit(STOPPED, "Ignore"), disruption]
+
+
+def _on_exit(code: int, action: str) -> Manifest:
+    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [code]}}
+
+
+def _job(target: Target, name: str, stage: str, environment: Mapping[str, str], fields: Manifest, defaults: Defaults) -> Manifest:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(target, name, labels(target, stage)),
+        "spec": {
+            **fields,
+            "podReplacementPolicy": "Failed",  # the next pod of a shard starts only when the last is gone
+            "ttlSecondsAfterFinished": defaults.job_ttl,
+            "template": {"metadata": {"labels": labels(target, stage)}, "spec": _pod(target, stage, environment, defaults)},
+        },
+    }
+
+
+def _metadata(target: Target, name: str, marks: dict[str, str]) -> Manifest:
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": target.name,
+        "uid": target.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    return {"name": name, "namespace": target.namespace, "labels": marks, "ownerReferences": [owner]}
+
+
+def _pod(target: Target, stage: str, environment: Mapping[str, str], defaults: Defaults) -> Manifest:
+    worker = target.spec.get("worker") or {}
+    lost = [
+        {"key": f"node.kubernetes.io/{what}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": NODE_LOST}
+        for what in ("unreachable", "not-ready")
+    ]
+    security: Manifest = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    if defaults.fs_group is not None:
+        security |= {"fsGroup": defaults.fs_group, "fsGroupChangePolicy": "OnRootMismatch"}
+    chosen = {key: worker[key] for key in ("nodeSelector", "imagePullSecrets", "priorityClassName") if worker.get(key)}
+    return {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": security,
+        "tolerations": [*lost, *(worker.get("tolerations") or [])],
+        **chosen,
+        "containers": [_container(target, stage, environment, defaults)],
+        "volumes": [
+            {"name": "data", "persistentVolumeClaim": target.spec["data"]["persistentVolumeClaim"]},
+            {"name": "tmp", "emptyDir": {}},  # resources may set a limit, as ephemeral-storage
+        ],
+    }
+
+
+def _container(target: Target, stage: str, environment: Mapping[str, str], defaults: Defaults) -> Manifest:
+    url = {"secretKeyRef": {"name": secret_name(target.name, target.uid), "key": URL_KEY}}
+    return {
+        "name": CONTAINER,
+        "image": target.image,
+        "imagePullPolicy": defaults.pull_policy,
+        "command": ["python", "-m", "pipelinejob"],
+        "args": [stage],
+        "env": [
+            {"name": "PIPELINEJOB_DATABASE_URL", "valueFrom": url},
+            {"name": "PIPELINEJOB_JOB", "value": target.uid},
+            *({"name": name, "value": value} for name, value in environment.items()),
+        ],
+        "resources": _resources(target, defaults),
+        "securityContext": {
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "File",
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
+    }
+
+
+def _resources(target: Target, defaults: Defaults) -> dict[str, Any]:
+    return (target.spec.get("worker") or {}).get("resources") or defaults.resources
+
+
+def _children(resources: Mapping[str, Any]) -> int:
+    """Whole processors that a pod may use, at least 1; the API server says it better when cpu is no quantity."""
+    cpu = next((resources[kind]["cpu"] for kind in ("limits", "requests") if "cpu" in (resources.get(kind) or {})), 1)
+    try:
+        return max(1, int(parse_quantity(cpu)))  # type: ignore[no-untyped-call]
+    except (ValueError, ArithmeticError):
+        return 1

@@ -1,0 +1,295 @@
+"""The one story of the operator: observe → decide → apply, until there is nothing to do, then the status.
+
+Watch events and two slow loops only put keys into the queue; what is done follows from what is there, never from what
+the event was. Everything can be repeated, and can stop after any line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipelinejob.model import Rows, Shards, Spec, TopFailure
+from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.store import Database, Job, Store
+from pipelinejob_operator import manifests
+from pipelinejob_operator.accept import accept, current_spec, is_settled
+from pipelinejob_operator.apply import Applier
+from pipelinejob_operator.conditions import View, refused, status, waiting
+from pipelinejob_operator.decide import TERMINAL, Observed, decide
+from pipelinejob_operator.diagnose import Problem, diagnose, job_state, lost_pods, needs_events, termination
+from pipelinejob_operator.grants import Grants
+from pipelinejob_operator.kube import ApiError, Foreign, Kube
+from pipelinejob_operator.ledger import Ledger
+from pipelinejob_operator.pace import Pace
+from pipelinejob_operator.queue import Key, Queue
+from pipelinejob_operator.settings import Settings
+from pipelinejob_operator.writer import StatusWriter
+
+WORKERS = 8  # keys worked on at once
+TICK = 2.0  # seconds between looks at the counts of all running jobs
+RESYNC = 30.0  # seconds between live looks at what has not ended: a watch can miss things
+LOOK_AGAIN = 4.0  # seconds until another look at pods that do not run
+MAX_STEPS = 20  # in one go; more would be a loop in the story
+
+log = logging.getLogger("pipelinejob.reconcile")
+
+
+class Reconciler:
+    """Brings PipelineJobs forward.
+
+    Args:
+        settings: what the chart says.
+        kube: the cluster.
+        connect: gives a connection to the ledger; called in threads.
+    """
+
+    def __init__(self, settings: Settings, kube: Kube, connect: Callable[[], Database]) -> None:
+        self._settings, self._kube = settings, kube
+        self.queue = Queue()
+        self._ledger, self._pace = Ledger(connect), Pace()
+        self._applier = Applier(settings, kube, self._ledger)
+        self._grants = Grants(kube, settings.max_workers)
+        self._writer = StatusWriter(kube, self.queue, self._pace)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._keys: dict[str, Key] = {}  # by uid, as the next two
+        self._counts: dict[str, tuple[Rows, Shards]] = {}
+        self._top: dict[str, tuple[int, list[TopFailure]]] = {}
+        self._connections: Problem | None = None
+        self._ticked = time.monotonic()
+
+    async def start(self) -> None:
+        """Starts the loops."""
+        loops = [*(self._work() for _ in range(WORKERS)), self._repeat(TICK, self._tick), self._repeat(RESYNC, self._resync)]
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
+
+    async def stop(self) -> None:
+        """Stops in the middle of whatever it does: all of it can be done again."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._ledger.close()
+
+    def alive(self) -> tuple[bool, str]:
+        """Whether the loops run, with a line about them."""
+        ended = [task for task in self._tasks if task.done()]
+        silent = time.monotonic() - self._ticked
+        return not ended and silent < 4 * RESYNC, f"{len(self.queue)} jobs queued, last tick {silent:.0f} s ago"
+
+    async def reconcile(self, key: Key) -> None:
+        """Looks at one PipelineJob and does all that can be done for it now."""
+        body = self._kube.job(key)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            await self._forget(key)
+            return
+        if is_settled(body):
+            return
+        previous, now = body.get("status") or {}, datetime.now(UTC)
+        try:
+            await self._advance(key, body)
+        except JobError as error:
+            if error.reason is JobReason.INVALID_SPEC:
+                await self._writer.write(key, body, refused(error, body["metadata"]["generation"], previous, now))
+                return
+            await self._writer.write(key, body, waiting(Problem(error.reason, error.message), previous, now))
+            raise
+        except Foreign as error:
+            await self._writer.write(key, body, waiting(Problem("NameTaken", str(error)), previous, now))
+            raise
+
+    async def _advance(self, key: Key, body: Mapping[str, Any]) -> None:
+        job, spec = await self._enter_ledger(key, body)
+        for _ in range(MAX_STEPS):
+            seen, diagnosed = await self._observe(key, job, spec)
+            step = decide(seen)
+            if step is None:
+                break
+            log.info("job=%s/%s %s", *key, step)
+            job = await self._applier.apply(step, seen, body)
+        else:
+            raise RuntimeError(f"no end after {MAX_STEPS} steps; the last was {step}")
+        await self._report(key, body, seen, diagnosed)
+        await self._plan_next_look(key, body, seen, diagnosed)
+
+    # ---- observe
+
+    async def _enter_ledger(self, key: Key, body: Mapping[str, Any]) -> tuple[Job, Spec]:
+        """The job's row, made if it is new, and its spec as it is to be now."""
+        uid, generation = body["metadata"]["uid"], body["metadata"]["generation"]
+        self._keys[uid] = key
+        known = await self._ledger(lambda store: _get(store, uid))
+        if known is None:
+            accepted = accept(body, self._kube.jobs_in(key[0]))
+            return await self._applier.insert(uid, accepted, generation), accepted.spec
+        spec = current_spec(known, body)
+        if spec.as_dict() == known.spec:
+            return known, spec
+        await self._ledger(lambda store: store.update_job(uid, spec=spec.as_dict(), generation=generation))
+        return known._replace(spec=spec.as_dict(), generation=generation), spec
+
+    async def _observe(self, key: Key, job: Job, spec: Spec) -> tuple[Observed, Problem | None]:
+        """What is there now, and what keeps the pods from running."""
+        children, pods, now = self._kube.children(job.uid), self._kube.pods(job.uid), datetime.now(UTC)
+        for pod in lost_pods(pods, now):
+            await self._replace_lost(key, pod)
+        events: list[dict[str, Any]] = []
+        if needs_events(children, pods, now):
+            of_interest = [*(one for one in children if job_state(one) == "running"), *pods]
+            events = await self._kube.list_events(key[0], [one["metadata"]["uid"] for one in of_interest])
+        rows, shards = await self._count(job, children)
+        granted = self._grants.grant(job, spec)
+        diagnosed = diagnose(children, pods, events, now) if job.phase not in TERMINAL else None
+        if diagnosed is None and job.phase in (Phase.PENDING, Phase.RUNNING):
+            diagnosed = self._grants.held_back(spec, granted) or self._connections
+        reported = Problem(job.problem["reason"], job.problem["message"]) if job.problem else termination(pods)
+        return Observed(job, spec, children, rows, shards.total, granted, reported or diagnosed), diagnosed
+
+    async def _count(self, job: Job, children: list[dict[str, Any]]) -> tuple[Rows, Shards]:
+        """The counts as of the last tick; as of now where a decision hangs on them."""
+        at_rest = not any(job_state(child) == "running" for child in children)
+        decisive = job.phase in TERMINAL or job.phase == Phase.PENDING or at_rest
+        if decisive or job.uid not in self._counts:
+            self._counts[job.uid] = await self._ledger(lambda store: store.update_counts(job.uid))
+        return self._counts[job.uid]
+
+    async def _replace_lost(self, key: Key, pod: Mapping[str, Any]) -> None:
+        """Nothing else brings a replacement for a pod on a node that is gone; the commit protocol allows for two."""
+        name, node = pod["metadata"]["name"], pod["spec"].get("nodeName")
+        message = f"pod {name} did not end after its deletion: the node {node} is lost; another pod takes over its shard"
+        await self._kube.fail_pod(key[0], name, message)
+        body = self._kube.job(key)
+        if body is not None:
+            await self._kube.emit_event(body, "Warning", "NodeLost", message)
+
+    # ---- status
+
+    async def _report(self, key: Key, body: Mapping[str, Any], seen: Observed, diagnosed: Problem | None) -> None:
+        job, (rows, shards) = seen.job, self._counts[seen.job.uid]
+        run = seen.child(manifests.run_job_name(job.name, job.uid, job.round))
+        active = run.get("status", {}).get("active", 0) if run is not None and job.phase == Phase.RUNNING else 0
+        left = shards.total - shards.succeeded
+        failed = left if job.phase in (Phase.FAILED, Phase.CANCELLED) else 0
+        view = View(
+            job=job,
+            rows=rows,
+            shards=shards.model_copy(update={"active": min(active, left), "failed": failed}),
+            top=await self._top_failures(job.uid, rows.failed),
+            generation=body["metadata"]["generation"],
+            problem=diagnosed,
+            rate=self._pace.rate(job.uid, rows.total - rows.pending) if job.phase == Phase.RUNNING else None,
+            previous=body.get("status") or {},
+            now=datetime.now(UTC),
+        )
+        await self._writer.write(key, body, status(view))
+
+    async def _top_failures(self, uid: str, failed: int) -> list[TopFailure]:
+        """The commonest failures, asked for only when there are more than before."""
+        known = self._top.get(uid, (0, []))
+        if known[0] != failed:
+            known = self._top[uid] = (failed, await self._ledger(lambda store: store.top_failures(uid)))
+        return known[1]
+
+    async def _plan_next_look(self, key: Key, body: Mapping[str, Any], seen: Observed, diagnosed: Problem | None) -> None:
+        """Looks again at what no event will tell of."""
+        job = seen.job
+        if job.phase in TERMINAL:
+            await self._expire(key, body, job)
+            return
+        stuck = any(job_state(child) == "running" and not child.get("status", {}).get("ready") for child in seen.children)
+        leaving = any("deletionTimestamp" in pod["metadata"] for pod in self._kube.pods(job.uid))
+        if diagnosed is not None or stuck or leaving:
+            self.queue.add(key, LOOK_AGAIN)
+
+    async def _expire(self, key: Key, body: Mapping[str, Any], job: Job) -> None:
+        """Deletes the resource when its time to live is over."""
+        ttl = body["spec"].get("ttlSecondsAfterFinished")
+        if ttl is None or job.finished_at is None:
+            return
+        left = (job.finished_at + timedelta(seconds=ttl) - datetime.now(UTC)).total_seconds()
+        if left > 0:
+            self.queue.add(key, left)
+        else:
+            await self._kube.delete_pipelinejob(*key, job.uid)
+
+    async def _forget(self, key: Key) -> None:
+        """The resource is gone, or going: the cluster collects its Jobs and pods; the ledger keeps what was done."""
+        job = await self._ledger(lambda store: store.find_job(*key))
+        if job is None or job.generation is None:
+            return
+        await self._ledger(lambda store: store.mark_deleted(job.uid))
+        await self._applier.end_access(job.uid)
+        for known in (self._counts, self._top, self._keys):
+            known.pop(job.uid, None)
+        self._grants.release(job.uid)
+        self._pace.forget(job.uid)
+
+    # ---- the loops
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.take()
+            try:
+                await self.reconcile(key)
+            except (JobError, ApiError, Foreign) as error:  # told in a line; the status says so where it can
+                log.warning("job=%s/%s %s", *key, error)
+                self.queue.done(key, failed=True)
+            except Exception:
+                log.exception("job=%s/%s could not be reconciled; trying again", *key)
+                self.queue.done(key, failed=True)
+            else:
+                self.queue.done(key)
+
+    async def _repeat(self, seconds: float, work: Callable[[], Any]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except (JobError, ApiError) as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("%s failed; trying again", work.__name__)
+            self._ticked = time.monotonic()
+
+    async def _tick(self) -> None:
+        """One aggregate over all running jobs; those whose counts changed get a look."""
+        totals = await self._ledger(lambda store: store.totals())
+        for uid, counts in totals.items():
+            if self._counts.get(uid) != counts:
+                self._counts[uid] = counts
+                if uid in self._keys:
+                    self.queue.add(self._keys[uid])
+        used, available = await self._ledger(lambda store: store.connections())
+        full = (
+            f"the database has no free connection ({used} of {available} in use): pods wait for one; "
+            "lower the chart's database.maxWorkers, put a pooler before it, or raise its max_connections"
+        )
+        self._connections = Problem("DatabaseConnections", full) if used >= available else None
+
+    async def _resync(self) -> None:
+        """Live looks at all that has not ended, and at jobs in the ledger whose resource is gone."""
+        await self._kube.ping()
+        for key in self._kube.keys():  # noqa: SIM118 - no dict
+            body = self._kube.job(key)
+            if body is not None and not is_settled(body):
+                await self._kube.refresh(key, body["metadata"]["uid"])
+                self.queue.add(key)
+        live = await self._ledger(lambda store: store.live_uids())
+        for uid, key in live.items():
+            body = self._kube.job(key)
+            mine = not self._settings.namespaces or key[0] in self._settings.namespaces
+            if mine and (body is None or body["metadata"]["uid"] != uid):
+                await self._kube.refresh(key, uid)
+                self.queue.add(key)
+        if self._settings.retention_days:
+            await self._ledger(lambda store: store.purge(self._settings.retention_days))
+
+
+def _get(store: Store, uid: str) -> Job | None:
+    try:
+        return store.get_job(uid)
+    except KeyError:
+        return None

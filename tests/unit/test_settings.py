@@ -1,0 +1,109 @@
+"""The operator's environment: defaults, errors that name the variable, and the URL with which pods log in."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelinejob_operator.settings import Settings, SettingsError
+
+LEAST = {
+    "PIPELINEJOB_DATABASE_URL": "postgresql://owner:pass@db.example:5432/ledger?sslmode=require",
+    "PIPELINEJOB_WORKER_IMAGE": "worker:1",
+}
+
+
+def settings(**more: str) -> Settings:
+    return Settings.from_environment({**LEAST, **more})
+
+
+def test_two_variables_are_enough() -> None:
+    assert settings() == Settings(
+        database_url=LEAST["PIPELINEJOB_DATABASE_URL"],
+        worker_database=None,
+        worker_image="worker:1",
+        pull_policy="IfNotPresent",
+        resources={},
+        fs_group=None,
+        job_ttl=3600,
+        namespaces=(),
+        max_workers=80,
+        retention_days=0,
+        log_level="INFO",
+    )
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    empty = dict.fromkeys(("WORKER_DATABASE", "WORKER_RESOURCES", "WORKER_FS_GROUP", "WATCH_NAMESPACES", "MAX_WORKERS", "LOG_LEVEL"), "")
+    assert settings(**{f"PIPELINEJOB_{name}": value for name, value in empty.items()}) == settings()
+
+
+def test_all_of_it_can_be_said() -> None:
+    said = settings(
+        PIPELINEJOB_WORKER_PULL_POLICY="Never",
+        PIPELINEJOB_WORKER_RESOURCES='{"limits": {"memory": "1Gi"}}',
+        PIPELINEJOB_WORKER_FS_GROUP="0",
+        PIPELINEJOB_WATCH_NAMESPACES="a, b,,a",
+        PIPELINEJOB_MAX_WORKERS="0",
+        PIPELINEJOB_RETENTION_DAYS="30",
+        PIPELINEJOB_JOB_TTL_SECONDS="60",
+        PIPELINEJOB_LOG_LEVEL="debug",
+    )
+    assert (said.pull_policy, said.fs_group, said.namespaces, said.log_level) == ("Never", 0, ("a", "b"), "DEBUG")
+    assert (said.resources, said.max_workers, said.retention_days, said.job_ttl) == ({"limits": {"memory": "1Gi"}}, 0, 30, 60)
+
+
+@pytest.mark.parametrize("name", sorted(LEAST))
+def test_what_has_no_default_is_asked_for_by_name(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is not set"):
+        Settings.from_environment({**LEAST, name: ""})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_WORKERS", "many"),
+        ("MAX_WORKERS", "-1"),
+        ("RETENTION_DAYS", "1.5"),
+        ("WORKER_FS_GROUP", "staff"),
+        ("WORKER_RESOURCES", "{"),
+        ("WORKER_RESOURCES", "[]"),
+        ("WORKER_PULL_POLICY", "Sometimes"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_value(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(**{f"PIPELINEJOB_{name}": value})
+    assert f"PIPELINEJOB_{name} must be" in str(caught.value)
+    assert repr(value) in str(caught.value) or repr(value.upper()) in str(caught.value)
+
+
+def test_a_wrong_database_url_is_not_repeated_as_it_holds_a_password() -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(PIPELINEJOB_DATABASE_URL="host=db password=secret")
+    assert "PIPELINEJOB_DATABASE_URL must be a URL" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_pods_log_in_as_themselves() -> None:
+    assert settings().worker_url("plj_1", "a/b@c:d") == "postgresql://plj_1:a%2Fb%40c%3Ad@db.example:5432/ledger?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("pooler:6432", "postgresql://u:p@pooler:6432/ledger?sslmode=require"),
+        ("pooler", "postgresql://u:p@pooler/ledger?sslmode=require"),
+        ("pooler.ns.svc:6432/shared", "postgresql://u:p@pooler.ns.svc:6432/shared?sslmode=require"),
+        ("[fd00::1]:6432/shared", "postgresql://u:p@[fd00::1]:6432/shared?sslmode=require"),
+    ],
+)
+def test_pods_go_by_the_pooler(where: str, expected: str) -> None:
+    assert settings(PIPELINEJOB_WORKER_DATABASE=where).worker_url("u", "p") == expected
+
+
+def test_the_owners_password_does_not_reach_a_pod_in_the_query() -> None:
+    url = "postgres:///ledger?host=db&port=1&user=owner&password=secret&application_name=a%20b"
+    assert settings(PIPELINEJOB_DATABASE_URL=url).worker_url("u", "p") == "postgres://u:p@/ledger?host=db&port=1&application_name=a%20b"
+    there = settings(PIPELINEJOB_DATABASE_URL=url, PIPELINEJOB_WORKER_DATABASE="pooler:6432").worker_url("u", "p")
+    assert there == "postgres://u:p@pooler:6432/ledger?application_name=a%20b"
