@@ -12,17 +12,18 @@ export PYTHON
 ARGS ?=
 
 BIN := .venv/bin
-TYPED := worker/pipelinejob $(wildcard data/generate.py)
+TYPED := worker/pipelinejob operator/pipelinejob_operator $(wildcard data/generate.py)
 
-.PHONY: help demo test test-unit lint verify package lock bench clean
+.PHONY: help demo test test-unit lint verify package lock image cluster-up cluster-down bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.installed-run ## run the sample job on this machine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
 test: .venv/.installed ## all tests; REQUIRE_CLUSTER=1 skips none for lack of a cluster
+	@if [ -n "$$REQUIRE_CLUSTER" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/system-packages.sh cluster; fi
 	@echo "test: everything under tests/"
 	@$(BIN)/python -m pytest -q tests $(ARGS)
 
@@ -38,14 +39,25 @@ lint: .venv/.installed ## style, types, the direction of imports, stray addresse
 	@for script in .ci/run scripts/*.sh; do bash -n "$$script" || exit 1; done
 	scripts/check-tree.sh
 
-verify: .venv/.installed ## generated files are current
+verify: .venv/.installed ## generated files are current: locks, CRD, reference, install.yaml
 	scripts/check-locks.sh
+	scripts/check-generated.sh
+	scripts/check-install.sh
 
 package: .venv/.installed ## wheel and sdist into dist/, tried out in an empty environment
 	@rm -rf build dist worker/*.egg-info
 	$(BIN)/python -m build --quiet --no-isolation --outdir dist
 	@rm -rf build worker/*.egg-info
 	scripts/check-package.sh
+
+image: ## the images pipelinejob-worker and pipelinejob-operator, by docker, podman or buildah
+	@scripts/image.sh
+
+cluster-up: .venv/.installed ## a real cluster with the images, the sample catalogue and the chart
+	@PYTHONPATH=tests $(BIN)/python -m cluster up
+
+cluster-down: .venv/.installed ## take it away, with all that it made
+	@PYTHONPATH=tests $(BIN)/python -m cluster down
 
 lock: .venv/.installed ## write requirements/*.txt anew; UPGRADE=1 takes newer versions
 	@scripts/lock.sh

@@ -13,6 +13,8 @@ import pytest
 from pipelinejob.store import EmbeddedServer
 from support.project import Project
 
+pytest_plugins = ["cluster.fixture"]
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:

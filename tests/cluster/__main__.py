@@ -1,0 +1,33 @@
+"""`python -m cluster up|down|status`: what `make cluster-up` and `make cluster-down` run."""
+
+from __future__ import annotations
+
+import sys
+
+from cluster import cluster
+from cluster.binaries import cache
+
+
+def main() -> int:
+    """Does what the first argument says; the three lines for scripts go to standard output, all else to standard error."""
+    verb = sys.argv[1] if len(sys.argv) == 2 else ""
+    try:
+        if verb == "up":
+            made = cluster.up("make")
+            print(f"KUBECONFIG={made.kubeconfig}\nDATA={made.data}\nBIN={made.bin}")
+        elif verb == "down":
+            cluster.down()
+            print("cluster: down", file=sys.stderr)
+        elif verb == "status":
+            print(cluster.owner(cache() / "run") or "no cluster")
+        else:
+            print("usage: python -m cluster up|down|status", file=sys.stderr)
+            return 2
+    except cluster.FAILURES as error:
+        print(f"cluster: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Things that break while a job runs on a real cluster, and change nothing in its result."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.project import Project
+from support.shop import Shop
+
+if TYPE_CHECKING:
+    from cluster.cluster import Cluster
+
+pytestmark = pytest.mark.timeout(400)
+ROWS = 360
+OPTIONS: dict[str, Any] = {
+    "functions": [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 1200, "height": 1600}}],
+    "sharding": {"rowsPerShard": 90, "batchRows": 10},
+    "backoffLimitPerIndex": 0,  # a disruption that counted as a failure would fail the job
+}
+SYSTEM = ("-n", "pipelinejob-system")
+
+
+@pytest.fixture(scope="module")
+def shop(cluster: Cluster) -> Iterator[Shop]:
+    made = Shop(cluster, "faults")
+    made.project.catalogue(ROWS, without=[11], broken=[200])
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shop: Shop, server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files of a run that nothing disturbs."""
+    made: Project = shop.laptop(tmp_path_factory.mktemp("laptop"), server, **OPTIONS)
+    return made.tree("out/job")
+
+
+@pytest.fixture
+def running(shop: Shop, undisturbed: dict[str, str], request: pytest.FixtureRequest) -> str:
+    """The name of a job that has done some rows and has some to do."""
+    name = request.node.originalname.removeprefix("test_").replace("_", "-")[:40].strip("-")
+    shop.apply(name, **{**OPTIONS, **getattr(request, "param", {})})
+    shop.wait(lambda: shop.status(name).get("rows", {}).get("succeeded"), 60, "some rows are done")
+    return name
+
+
+def ends_as_if_nothing_had_happened(shop: Shop, name: str, undisturbed: dict[str, str], seconds: float = 150) -> None:
+    status = shop.wait_end(name, seconds)
+    assert status["phase"] == "Complete", shop.story()
+    assert status["rows"] == {"total": ROWS, "succeeded": ROWS - 2, "filtered": 0, "skipped": 0, "failed": 2, "pending": 0}
+    found = {path: digest for path, digest in shop.project.tree(f"out/{name}").items() if path != "manifest.json"}
+    assert found == {path: digest for path, digest in undisturbed.items() if path != "manifest.json"}
+    (left,) = [path.name for path in (shop.root / f"out/{name}/images").iterdir() if not path.is_dir()] or [""]
+    assert not left
+
+
+def test_a_worker_pod_is_deleted(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
+    pod = shop.running_pods(name=running)[0]["metadata"]["name"]
+    shop.kubectl("delete", "pod", pod, "--wait=false")
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+
+
+@pytest.mark.parametrize("running", [{"backoffLimitPerIndex": 2}], indirect=True)
+def test_a_worker_is_killed(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
+    for pod in shop.running_pods(name=running):
+        shop.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", check=False)
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+
+
+def test_a_worker_pod_is_evicted(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
+    pod = shop.running_pods(name=running)[0]["metadata"]["name"]
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": shop.namespace}}
+    path = f"/api/v1/namespaces/{shop.namespace}/pods/{pod}/eviction"
+    shop.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(eviction))
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+
+
+def test_the_operator_is_killed(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
+    selector = "app.kubernetes.io/component=operator"
+    cluster.kubectl("delete", "pod", *SYSTEM, "-l", selector, "--grace-period=0", "--force", "--wait=false", check=False)
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+
+
+def test_the_operator_is_away_while_the_run_ends(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
+    cluster.kubectl("scale", "deployment", *SYSTEM, "-l", "app.kubernetes.io/component=operator", "--replicas=0")
+    shop.wait(lambda: [pod["status"]["phase"] for pod in shop.pods(name=running)] == ["Succeeded"] * 4, 120, "all shards are done")
+    cluster.kubectl("scale", "deployment", *SYSTEM, "-l", "app.kubernetes.io/component=operator", "--replicas=1")
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+
+
+def test_a_job_deleted_while_the_operator_is_away_is_closed_in_the_ledger(shop: Shop, cluster: Cluster, running: str) -> None:
+    uid = shop.get(running)["metadata"]["uid"]
+    cluster.kubectl("scale", "deployment", *SYSTEM, "-l", "app.kubernetes.io/component=operator", "--replicas=0")
+    shop.kubectl("delete", "pipelinejob", running, "--timeout=20s")  # no finalizer holds it
+    cluster.kubectl("scale", "deployment", *SYSTEM, "-l", "app.kubernetes.io/component=operator", "--replicas=1")
+    query = f"SELECT stop FROM pipelinejob.jobs WHERE uid = '{uid}' AND deleted_at IS NOT NULL"
+    psql = ["exec", *SYSTEM, "pipelinejob-postgres-0", "--", "psql", "-U", "pipelinejob", "-d", "pipelinejob", "-Atc", query]
+    shop.wait(lambda: cluster.kubectl(*psql).strip() == "deleted", 90, "the ledger knows that it is gone")
+
+
+def test_postgres_restarts(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
+    cluster.kubectl("delete", "pod", *SYSTEM, "pipelinejob-postgres-0", "--grace-period=0", "--force", check=False)
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+
+
+def test_the_kubelet_stops_for_a_while(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
+    cluster.stop_process("kubelet")
+    time.sleep(10)
+    cluster.start_process("kubelet")
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+
+
+def test_a_node_is_lost_and_its_old_processes_live_on(shop: Shop, cluster: Cluster, undisturbed: dict[str, str]) -> None:
+    """The pods' deletion is never answered: the operator declares them failed, so that others take over."""
+    name = "lost"
+    slow = [*OPTIONS["functions"], *OPTIONS["functions"], {"name": "resize", "params": {"width": 1200, "height": 1600}}]
+    shop.apply(name, **{**OPTIONS, "functions": slow, "parallelism": 1})
+    shop.wait(lambda: shop.running_pods(name=name), 60, "a pod runs")
+    pod = shop.running_pods(name=name)[0]["metadata"]["name"]
+    cluster.stop_process("kubelet")
+    try:
+        shop.kubectl("delete", "pod", pod, "--wait=false", "--grace-period=1")
+        shop.wait(lambda: ("Warning", "NodeLost") in shop.events(name), 60, "Event NodeLost")
+        shop.wait(lambda: _has_failed(shop, pod), 120, "the operator declares the pod failed")
+    finally:
+        cluster.start_process("kubelet")
+    status = shop.wait_end(name, 200)
+    assert (status["phase"], status["rows"]["succeeded"]) == ("Complete", ROWS - 2)
+
+
+def _has_failed(shop: Shop, pod: str) -> bool:
+    """Whether it is Failed, or gone since."""
+    phase = shop.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}", "--ignore-not-found")
+    return phase in ("Failed", "")

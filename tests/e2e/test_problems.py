@@ -1,0 +1,111 @@
+"""What keeps a job from running shows within seconds in its conditions and as an Event, in words that say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from support.shop import Shop
+
+if TYPE_CHECKING:
+    from cluster.cluster import Cluster
+
+pytestmark = pytest.mark.timeout(180)
+WITHIN = 15.0  # seconds, as promised
+
+
+@pytest.fixture
+def shop(cluster: Cluster) -> Iterator[Shop]:
+    made = Shop(cluster, "problems")
+    made.project.catalogue(40)
+    yield made
+    made.close()
+
+
+def shows(shop: Shop, reason: str, *words: str, seconds: float = WITHIN) -> None:
+    """The reason stands in the condition Complete or Failed, and in an Event."""
+
+    def found() -> Any:
+        for kind in ("Complete", "Failed"):
+            condition = shop.condition(kind)
+            if condition.get("reason") == reason:
+                return condition
+        return None
+
+    condition = shop.wait(found, seconds, f"condition with reason {reason}")
+    for word in words:
+        assert word in condition["message"], condition
+    shop.wait(lambda: ("Warning", reason) in shop.events(), 5, f"Event {reason}")
+    assert reason in shop.kubectl("describe", "pipelinejob", "job")
+
+
+def test_an_image_that_cannot_be_pulled(shop: Shop) -> None:
+    shop.apply(worker={"image": "localhost/no-such-image:1"})
+    shows(shop, "ImagePullBackOff", "localhost/no-such-image:1", "spec.worker.image")
+
+
+def test_a_pod_that_fits_on_no_node(shop: Shop) -> None:
+    shop.apply(worker={"resources": {"requests": {"cpu": "500"}}})
+    shows(shop, "Unschedulable", "cpu")
+
+
+def test_a_claim_that_is_not_there(shop: Shop) -> None:
+    shop.apply(data={"persistentVolumeClaim": {"claimName": "nothing"}})
+    shows(shop, "VolumeNotBound", "nothing")
+
+
+def test_a_quota_that_is_used_up(shop: Shop) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    shop.kubectl("apply", "-f", "-", input=yaml.safe_dump(quota))
+    shop.apply()
+    shows(shop, "QuotaExceeded", "quota")
+    shop.kubectl("delete", "resourcequota", "none")
+    assert shop.wait_end()["phase"] == "Complete"
+
+
+def test_a_pod_that_is_killed_for_its_memory(shop: Shop) -> None:
+    shop.apply(worker={"resources": {"limits": {"memory": "12Mi"}, "requests": {"memory": "12Mi"}}})
+    shop.wait(lambda: "OOMKilled" in json.dumps(shop.status()) or shop.condition("Failed"), 60, "OOMKilled")
+    assert "OOMKilled" in json.dumps(shop.status()), shop.story()
+
+
+def test_a_csv_that_is_not_there(shop: Shop) -> None:
+    shop.apply(source={"csv": "nothing.csv"})
+    shows(shop, "InputNotFound", "spec.source.csv", "nothing.csv")
+    assert shop.phase() == "Failed"
+
+
+def test_a_folder_that_cannot_be_written(shop: Shop) -> None:
+    (shop.root / "out").mkdir()
+    os.chmod(shop.root / "out", 0o555)
+    shop.apply()
+    shows(shop, "InvalidSpec", "out/job", "10001")
+
+
+def test_a_column_that_is_not_there(shop: Shop) -> None:
+    shop.apply(source={"idColumn": "sku"})
+    shows(shop, "InvalidSpec", "spec.source.idColumn", "gender")
+    assert shop.condition("Accepted")["status"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("functions", "field"),
+    [
+        ([{"name": "rezise", "params": {"width": 8}}], "spec.functions[0].name"),
+        ([{"name": "resize", "params": {"width": 8, "height": "x"}}], "spec.functions[0].params.height"),
+    ],
+)
+def test_a_spec_that_the_api_server_cannot_judge_is_refused_within_two_seconds(shop: Shop, functions: list[Any], field: str) -> None:
+    shop.apply(functions=functions)
+    began = time.monotonic()
+    shop.wait(lambda: shop.condition("Accepted"), 5)
+    assert time.monotonic() - began < 2
+    assert shop.condition("Accepted")["status"] == "False"
+    assert field in shop.condition("Accepted")["message"]
+    assert shop.phase() == "Failed"
