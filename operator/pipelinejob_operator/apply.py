@@ -43,7 +43,6 @@ class Applier:
     def __init__(self, settings: Settings, kube: Kube, ledger: Ledger) -> None:
         self._settings, self._kube, self._ledger = settings, kube, ledger
         self._defaults = manifests.Defaults(
-            worker_image=settings.worker_image,
             pull_policy=settings.pull_policy,
             resources=settings.resources,
             fs_group=settings.fs_group,

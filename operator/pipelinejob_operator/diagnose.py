@@ -248,7 +248,7 @@ def _not_started(pod: Object, events: Iterable[Object]) -> Iterator[Problem]:
     sandbox = latest_event(events, pod, ("FailedCreatePodSandBox",))
     if sandbox is not None:
         what = f"node {pod['spec'].get('nodeName')} cannot start pod {name_of(pod)}"
-        yield _problem("ContainerCannotRun", what, sandbox.get("message") or "", "check the node's network and container runtime")
+        yield _problem("ContainerCannotRun", what, sandbox.get("message") or "", "check the node, and that limits.memory is not too low")
 
 
 def _unschedulable(pod: Object, said: str) -> Problem:

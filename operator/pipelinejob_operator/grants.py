@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pipelinejob.model import Spec
 from pipelinejob.reasons import Phase
 from pipelinejob.store import Job
 from pipelinejob_operator.diagnose import Problem
@@ -22,12 +21,12 @@ class Grants:
         self._kube, self._most = kube, most
         self._granted: dict[str, int] = {}
 
-    def grant(self, job: Job, spec: Spec) -> int:
-        """The pods that this job may run at once, up to spec.parallelism; they are its own until it stops running."""
+    def grant(self, job: Job, wanted: int) -> int:
+        """The pods that this job may run at once, up to `wanted`; they are its own until it stops running."""
         if job.phase not in (Phase.PENDING, Phase.RUNNING) or job.stop is not None:
             self.release(job.uid)
-            return spec.parallelism
-        granted = spec.parallelism
+            return wanted
+        granted = wanted
         if self._most:
             running = {one["metadata"]["labels"][UID_LABEL]: one["spec"]["parallelism"] for one in self._kube.run_jobs()}
             others = {**running, **self._granted}
@@ -40,12 +39,12 @@ class Grants:
         """The job runs no more."""
         self._granted.pop(uid, None)
 
-    def held_back(self, spec: Spec, granted: int) -> Problem | None:
+    def held_back(self, wanted: int, granted: int) -> Problem | None:
         """What to tell of a job that got less than it asked for."""
-        if granted >= spec.parallelism:
+        if granted >= wanted:
             return None
         return Problem(
             "DatabaseConnections",
-            f"held to {granted} of {spec.parallelism} pods: all jobs together may have {self._most} (the chart's database.maxWorkers); "
+            f"held to {granted} of {wanted} pods: all jobs together may have {self._most} (the chart's database.maxWorkers); "
             "it gets more as others end, or with a pooler before the database",
         )

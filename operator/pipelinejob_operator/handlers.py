@@ -22,6 +22,7 @@ from pipelinejob_operator.settings import Settings
 LIVENESS = "http://0.0.0.0:8080/healthz"
 LONGEST_LAG = 60.0  # seconds; kopf mends a silent watch sooner than that
 PATIENCE = 2.0  # seconds for a database that is away: whoever asked says so in the job's status and comes again
+ADVICE = "look at the Postgres that the operator's Secret names; nothing is lost, and all goes on when it is back"
 LOOK_AGAIN = 5.0  # seconds until another look for the CRD
 OURS = f"{JOB_LABEL},{UID_LABEL}"
 
@@ -145,7 +146,11 @@ async def _wait_for_crd(kube: Kube) -> None:
 
 def _connector(url: str) -> Callable[[], Database]:
     """Gives connections to the ledger; the first that comes through brings it up to date."""
-    first = Database(lambda: url, patience=PATIENCE, say=log.warning)
+
+    def database() -> Database:
+        return Database(lambda: url, patience=PATIENCE, say=log.warning, advice=ADVICE)
+
+    first = database()
     lock, ready = threading.Lock(), threading.Event()
 
     def connect() -> Database:
@@ -155,6 +160,6 @@ def _connector(url: str) -> Callable[[], Database]:
                 roles.setup(first)
                 first.close()
                 ready.set()
-        return Database(lambda: url, patience=PATIENCE, say=log.warning)
+        return database()
 
     return connect

@@ -27,14 +27,12 @@ class Defaults:
     """What the chart says of worker pods.
 
     Args:
-        worker_image: for jobs that name none.
         pull_policy: imagePullPolicy.
         resources: for jobs that name none.
         fs_group: the group that the claim's files belong to, where it has to be set.
         job_ttl: seconds for which a finished Job is kept.
     """
 
-    worker_image: str
     pull_policy: str
     resources: dict[str, Any]
     fs_group: int | None

@@ -60,6 +60,7 @@ class Reconciler:
         self._counts: dict[str, tuple[Rows, Shards]] = {}
         self._top: dict[str, tuple[int, list[TopFailure]]] = {}
         self._connections: Problem | None = None
+        self._is_away = False  # the database
         self._ticked = time.monotonic()
 
     async def start(self) -> None:
@@ -141,10 +142,11 @@ class Reconciler:
             of_interest = [*(one for one in children if job_state(one) == "running"), *pods]
             events = await self._kube.list_events(key[0], [one["metadata"]["uid"] for one in of_interest])
         rows, shards = await self._count(job, children)
-        granted = self._grants.grant(job, spec)
+        wanted = min(spec.parallelism, max(1, shards.total))
+        granted = self._grants.grant(job, wanted)
         diagnosed = diagnose(children, pods, events, now) if job.phase not in TERMINAL else None
         if diagnosed is None and job.phase in (Phase.PENDING, Phase.RUNNING):
-            diagnosed = self._grants.held_back(spec, granted) or self._connections
+            diagnosed = self._grants.held_back(wanted, granted) or self._connections
         reported = Problem(job.problem["reason"], job.problem["message"]) if job.problem else termination(pods)
         return Observed(job, spec, children, rows, shards.total, granted, reported or diagnosed), diagnosed
 
@@ -255,8 +257,15 @@ class Reconciler:
             self._ticked = time.monotonic()
 
     async def _tick(self) -> None:
-        """One aggregate over all running jobs; those whose counts changed get a look."""
-        totals = await self._ledger(lambda store: store.totals())
+        """One aggregate over all running jobs; those whose counts changed get a look, and all when the database goes away."""
+        try:
+            totals = await self._ledger(lambda store: store.totals())
+        except JobError:
+            if not self._is_away:
+                self._is_away = True
+                self._look_at_all()
+            raise
+        self._is_away = False
         for uid, counts in totals.items():
             if self._counts.get(uid) != counts:
                 self._counts[uid] = counts
@@ -268,6 +277,12 @@ class Reconciler:
             "lower the chart's database.maxWorkers, put a pooler before it, or raise its max_connections"
         )
         self._connections = Problem("DatabaseConnections", full) if used >= available else None
+
+    def _look_at_all(self) -> None:
+        for key in self._kube.keys():  # noqa: SIM118 - no dict
+            body = self._kube.job(key)
+            if body is not None and not is_settled(body):
+                self.queue.add(key)
 
     async def _resync(self) -> None:
         """Live looks at all that has not ended, and at jobs in the ledger whose resource is gone."""

@@ -108,6 +108,18 @@ def test_postgres_restarts(shop: Shop, cluster: Cluster, running: str, undisturb
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
+def test_postgres_is_away_for_a_while_and_the_status_says_so(
+    shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]
+) -> None:
+    cluster.kubectl("scale", "statefulset", *SYSTEM, "pipelinejob-postgres", "--replicas=0")
+    try:
+        shop.wait(lambda: shop.condition("Complete", running).get("reason") == "DatabaseUnavailable", 20, "the condition says so")
+        shop.wait(lambda: ("Warning", "DatabaseUnavailable") in shop.events(running), 5, "an Event, too")
+    finally:
+        cluster.kubectl("scale", "statefulset", *SYSTEM, "pipelinejob-postgres", "--replicas=1")
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+
+
 def test_the_kubelet_stops_for_a_while(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
     cluster.stop_process("kubelet")
     time.sleep(10)

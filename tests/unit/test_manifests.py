@@ -31,8 +31,8 @@ from pipelinejob_operator.manifests import (
 
 GOLDEN = Path(__file__).parent / "golden"
 UID = "0a1b2c3d-1111-4222-8333-444455556666"
+IMAGE = "example.com/pipelinejob-worker:1.0.0"
 DEFAULTS = Defaults(
-    worker_image="example.com/pipelinejob-worker:1.0.0",
     pull_policy="IfNotPresent",
     resources={"requests": {"cpu": "1", "memory": "512Mi"}, "limits": {"memory": "1Gi"}},
     fs_group=None,
@@ -44,7 +44,7 @@ def target(**spec: Any) -> Target:
     """A PipelineJob with that in its spec."""
     fields = {"source": {"csv": "rows.csv"}, "data": {"persistentVolumeClaim": {"claimName": "catalogue"}}, **spec}
     body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "men"}, "spec": fields}
-    return Target("default", "men", UID, parse(body).spec.as_dict(), DEFAULTS.worker_image, None)
+    return Target("default", "men", UID, parse(body).spec.as_dict(), IMAGE, None)
 
 
 def rendered(case: dict[str, Any]) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def rendered(case: dict[str, Any]) -> list[dict[str, Any]]:
     job = parse({"apiVersion": API_VERSION, "kind": KIND, **body})
     defaults = replace(DEFAULTS, **case.get("defaults", {}))
     queue = body["metadata"].get("labels", {}).get(QUEUE_LABEL)
-    image = (job.spec.worker.image if job.spec.worker else None) or defaults.worker_image
+    image = (job.spec.worker.image if job.spec.worker else None) or IMAGE
     it = Target(job.metadata.namespace, job.metadata.name, body["metadata"]["uid"], job.spec.as_dict(), image, queue)
     run = run_job(it, number, shards, min(job.spec.parallelism, shards), defaults, suspend=queue is not None)
     return [secret(it, "postgresql://host/db"), plan_job(it, defaults), run, final_job(it, number, defaults)]

@@ -35,7 +35,7 @@ def main() -> int:
         say(f"usage: python -m pipelinejob {'|'.join(stages.STAGES)}")
         return 2
     url = os.environ["PIPELINEJOB_DATABASE_URL"]
-    database = Database(lambda: url, patience=math.inf, say=say)
+    database = Database(lambda: url, patience=math.inf, say=say, advice="look at the database, and at the operator's log")
     stop.database = database
     store = Store(database, migrated=True)
     uid = os.environ["PIPELINEJOB_JOB"]

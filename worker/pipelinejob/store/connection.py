@@ -23,6 +23,7 @@ stamina.instrumentation.set_on_retry_hooks([])  # an outage is told once, in our
 
 # Too many connections, shutting down or starting up, cannot connect now, read-only standby after a failover.
 _AWAY_STATES = ("53300", "57P01", "57P02", "57P03", "25006")
+ON_A_LAPTOP = "check PIPELINEJOB_DATABASE_URL or --database, then run the same command to go on"
 _IDLE = 10.0  # seconds without a statement, after which a connection is not worth its memory on the server
 # A server whose machine died answers nothing at all: without these, a statement would wait for it a quarter of an hour.
 _NOTICE_DEAD_SERVERS: dict[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
@@ -35,11 +36,13 @@ class Database:
         url: gives the server's URL; asked again for each new connection, so that it can start a server.
         patience: seconds to wait for a database that is away before DatabaseUnavailable; math.inf: no end.
         say: told, once per outage, that it is waiting and, later, that it goes on.
+        advice: what a person can do about a database that is away.
     """
 
-    def __init__(self, url: Callable[[], str], *, patience: float, say: Callable[[str], None]) -> None:
+    def __init__(self, url: Callable[[], str], *, patience: float, say: Callable[[str], None], advice: str = ON_A_LAPTOP) -> None:
         self._url = url
         self._say = say
+        self._advice = advice
         self._connection: Any = None
         self._lock = threading.RLock()
         self._waiting = False
@@ -87,9 +90,9 @@ class Database:
                         return self._attempt(work)
             except (psycopg2.Error, OSError, RuntimeError) as error:
                 if self._is_away(error):
-                    raise _unavailable(error, f"no database for {self.patience:.0f} s") from error
+                    raise self._unavailable(error, f"no database for {self.patience:.0f} s") from error
                 if self._connection is None:  # no such database, a wrong password: waiting does not help
-                    raise _unavailable(error, "no database") from error
+                    raise self._unavailable(error, "no database") from error
                 raise
         raise AssertionError("unreachable: the retries end by a result or an exception")
 
@@ -115,9 +118,9 @@ class Database:
             connection.autocommit = True  # one statement, one message: also through a pooler that shares connections
             return connection
         except psycopg2.ProgrammingError as error:
-            raise _unavailable(error, "the database's URL cannot be read") from None
+            raise self._unavailable(error, "the database's URL cannot be read") from None
         except subprocess.SubprocessError as error:  # the embedded server's own programs failed
-            raise _unavailable(error, "the embedded database does not start") from error
+            raise self._unavailable(error, "the embedded database does not start") from error
 
     def _is_away(self, error: Exception) -> bool:
         """Whether waiting can help. A bad password or a missing database cannot be waited for."""
@@ -134,6 +137,9 @@ class Database:
             how_long = "waiting for it" if math.isinf(self.patience) else f"waiting up to {self.patience:.0f} s for it"
             self._say(f"the database is away ({_first_line(error)}): {how_long}")
         return away
+
+    def _unavailable(self, error: Exception, what: str) -> JobError:
+        return JobError(JobReason.DATABASE_UNAVAILABLE, f"{what} ({_first_line(error)}): {self._advice}")
 
     def _discard(self) -> None:
         if self._connection is not None:
@@ -153,13 +159,6 @@ def _is_lost(error: Exception) -> bool:
 def _fetch(cursor: Any, sql: str, parameters: Any) -> list[dict[str, Any]]:
     cursor.execute(sql, parameters or None)
     return list(cursor.fetchall()) if cursor.description else []
-
-
-def _unavailable(error: Exception, what: str) -> JobError:
-    return JobError(
-        JobReason.DATABASE_UNAVAILABLE,
-        f"{what} ({_first_line(error)}): check PIPELINEJOB_DATABASE_URL or --database, then run the same command to go on",
-    )
 
 
 def _first_line(error: Exception) -> str:

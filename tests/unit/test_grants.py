@@ -1,0 +1,56 @@
+"""How many pods each job may have, so that all together stay within what the database bears."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelinejob.reasons import Phase
+from pipelinejob.store import Job
+from pipelinejob_operator.grants import Grants
+from pipelinejob_operator.kube import Kube
+from pipelinejob_operator.manifests import UID_LABEL
+
+
+class Cluster(Kube):
+    """A cluster in which these Jobs run: uid of the PipelineJob to parallelism."""
+
+    def __init__(self, running: dict[str, int]) -> None:
+        super().__init__()
+        self.running = running
+
+    def run_jobs(self) -> list[dict[str, Any]]:
+        return [{"metadata": {"labels": {UID_LABEL: uid}}, "spec": {"parallelism": n}} for uid, n in self.running.items()]
+
+
+def job(uid: str, phase: Phase = Phase.RUNNING, stop: str | None = None) -> Job:
+    fields: dict[str, Any] = dict.fromkeys(Job._fields)
+    return Job(**{**fields, "uid": uid, "phase": phase, "stop": stop})
+
+
+def test_jobs_share_the_limit_first_come_first_served() -> None:
+    grants = Grants(Cluster({}), 80)
+    assert [grants.grant(job("a"), 50), grants.grant(job("b"), 50), grants.grant(job("c"), 5)] == [50, 30, 0]
+    assert grants.held_back(50, 50) is None
+    problem = grants.held_back(50, 30)
+    assert problem is not None
+    assert (problem.reason, "30 of 50" in problem.message) == ("DatabaseConnections", True)
+    grants.release("a")
+    assert [grants.grant(job("b"), 50), grants.grant(job("c"), 5)] == [50, 5]
+
+
+def test_what_runs_already_keeps_its_pods_after_a_restart() -> None:
+    grants = Grants(Cluster({"old": 70}), 80)
+    assert grants.grant(job("new"), 50) == 10
+    assert grants.grant(job("old"), 70) == 70
+
+
+def test_a_job_that_stops_gives_its_pods_back() -> None:
+    grants = Grants(Cluster({}), 80)
+    grants.grant(job("a"), 80)
+    assert grants.grant(job("b"), 10) == 0
+    grants.grant(job("a", stop="suspend"), 80)
+    assert grants.grant(job("b"), 10) == 10
+
+
+def test_no_limit_is_no_limit() -> None:
+    assert Grants(Cluster({"old": 5000}), 0).grant(job("a"), 9999) == 9999
