@@ -45,9 +45,9 @@ verify: .venv/.installed ## generated files are current: locks, CRD, reference, 
 	scripts/check-install.sh
 
 package: .venv/.installed ## wheel and sdist into dist/, tried out in an empty environment
-	@rm -rf build dist worker/*.egg-info
+	@rm -rf build dist *.egg-info worker/*.egg-info
 	$(BIN)/python -m build --quiet --no-isolation --outdir dist
-	@rm -rf build worker/*.egg-info
+	@rm -rf build *.egg-info worker/*.egg-info
 	scripts/check-package.sh
 
 image: ## the images pipelinejob-worker and pipelinejob-operator, by docker, podman or buildah
@@ -66,7 +66,7 @@ bench: .venv/.installed .venv-bench/.installed-bench ## measure, beside the othe
 	$(BIN)/python tests/bench/bench.py $(ARGS)
 
 clean: ## remove what builds and tools left; .venv and runs' results stay
-	rm -rf build dist worker/*.egg-info operator/*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info worker/*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find worker operator tests data -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.installed: pyproject.toml requirements/dev.txt

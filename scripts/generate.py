@@ -48,6 +48,8 @@ JOB_REASONS = {
     JobReason.CANCELLED: "`spec.cancel` was set.",
 }
 WAITING_REASONS = {
+    "NameTaken": "A Job of somebody else has the name that one of its Jobs needs.",
+    "PlanLost": "The ledger has no plan though the plan Job completed: its database was replaced.",
     "ImagePullBackOff": "A node cannot get the worker image.",
     "Unschedulable": "No node has room for a pod, or none fits.",
     "VolumeNotBound": "The claim is missing, unbound or cannot be mounted.",

@@ -98,10 +98,10 @@ def current_spec(job: Job, body: Mapping[str, Any]) -> Spec:
 
 
 def is_settled(body: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to do for a PipelineJob: it has ended, its spec is answered, and nothing is to go at a later time."""
+    """Whether nothing is left to do for a PipelineJob: it has ended or rests, and its spec is answered, also as to its time to live."""
     status, spec = body.get("status") or {}, body.get("spec") or {}
     return (
-        status.get("phase") in (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED)
+        status.get("phase") in (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED, Phase.SUSPENDED)
         and status.get("observedGeneration") == body["metadata"].get("generation")
         and spec.get("ttlSecondsAfterFinished") is None
         and "deletionTimestamp" not in body["metadata"]

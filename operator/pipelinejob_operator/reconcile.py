@@ -34,6 +34,7 @@ WORKERS = 8  # keys worked on at once
 TICK = 2.0  # seconds between looks at the counts of all running jobs
 RESYNC = 30.0  # seconds between live looks at what has not ended: a watch can miss things
 LOOK_AGAIN = 4.0  # seconds until another look at pods that do not run
+PLAN_LOST = "the plan Job is complete, but the ledger has no plan: was its database replaced? Delete the PipelineJob and apply it again"
 MAX_STEPS = 20  # in one go; more would be a loop in the story
 
 log = logging.getLogger("pipelinejob.reconcile")
@@ -83,11 +84,10 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> None:
         """Looks at one PipelineJob and does all that can be done for it now."""
-        body = self._kube.job(key)
+        body: Mapping[str, Any] | None = self._kube.job(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
-            await self._forget(key)
-            return
-        if is_settled(body):
+            body = await self._forget(key)
+        if body is None or is_settled(body):
             return
         previous, now = body.get("status") or {}, datetime.now(UTC)
         try:
@@ -145,6 +145,8 @@ class Reconciler:
         wanted = min(spec.parallelism, max(1, shards.total))
         granted = self._grants.grant(job, wanted)
         diagnosed = diagnose(children, pods, events, now) if job.phase not in TERMINAL else None
+        if job.phase == Phase.PLANNING and job.input is None and any(job_state(child) == "complete" for child in children):
+            diagnosed = Problem("PlanLost", PLAN_LOST)
         if diagnosed is None and job.phase in (Phase.PENDING, Phase.RUNNING):
             diagnosed = self._grants.held_back(wanted, granted) or self._connections
         reported = Problem(job.problem["reason"], job.problem["message"]) if job.problem else termination(pods)
@@ -217,17 +219,26 @@ class Reconciler:
         else:
             await self._kube.delete_pipelinejob(*key, job.uid)
 
-    async def _forget(self, key: Key) -> None:
-        """The resource is gone, or going: the cluster collects its Jobs and pods; the ledger keeps what was done."""
+    async def _forget(self, key: Key) -> Mapping[str, Any] | None:
+        """The resource is gone, or going: the cluster collects its Jobs and pods; the ledger keeps what was done.
+
+        Only a live look tells: after a start, events of Jobs and pods come before those of their PipelineJobs. Returns the
+        resource if it is there after all.
+        """
         job = await self._ledger(lambda store: store.find_job(*key))
         if job is None or job.generation is None:
-            return
+            return None
+        await self._kube.refresh(key, job.uid)
+        body = self._kube.job(key)
+        if body is not None and "deletionTimestamp" not in body["metadata"]:
+            return body  # this one, or another of its name, whose entry into the ledger closes this one
         await self._ledger(lambda store: store.mark_deleted(job.uid))
         await self._applier.end_access(job.uid)
         for known in (self._counts, self._top, self._keys):
             known.pop(job.uid, None)
         self._grants.release(job.uid)
         self._pace.forget(job.uid)
+        return None
 
     # ---- the loops
 

@@ -134,6 +134,20 @@ class Cluster:
         """Starts it again."""
         self._own_node().processes.restart(name)
 
+    def processes_of(self, pod: str) -> list[int]:
+        """The processes on this machine of a pod, by its uid; those of our own node alone."""
+        self._own_node()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    inside, command = f"pod{pod}" in (entry / "cgroup").read_text(), (entry / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if inside and b"pause" not in command:
+                    found.append(int(entry.name))
+        return found
+
     def _own_node(self) -> Node:
         if self.node is None:
             raise ClusterError("only the processes of our own node can be stopped")

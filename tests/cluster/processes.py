@@ -37,6 +37,9 @@ class Processes:
             )
         record = {"pid": process.pid, "command": list(command), "environment": dict(environment or {})}
         self._file(name).write_text(json.dumps(record))
+        end = time.monotonic() + 1
+        while self.pid(name) is None and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)  # the kernel shows its command line a moment after Popen returns
         process.returncode = 0  # it outlives this program on purpose: no warning that nobody waited for it
 
     def restart(self, name: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,13 @@ OPTIONS: dict[str, Any] = {
     "backoffLimitPerIndex": 0,  # a disruption that counted as a failure would fail the job
 }
 SYSTEM = ("-n", "pipelinejob-system")
+
+
+@pytest.fixture
+def own_node(cluster: Cluster) -> None:
+    """Tests that kill processes of the node need it to be on this machine."""
+    if cluster.node is None:
+        pytest.skip("the node's processes are not on this machine (kind, or a cluster that was given)")
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +70,31 @@ def ends_as_if_nothing_had_happened(shop: Shop, name: str, undisturbed: dict[str
 
 
 def test_a_worker_pod_is_deleted(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
-    pod = shop.running_pods(name=running)[0]["metadata"]["name"]
+    pod = shop.wait(lambda: shop.running_pods(name=running), 30)[0]["metadata"]["name"]
     shop.kubectl("delete", "pod", pod, "--wait=false")
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
 @pytest.mark.parametrize("running", [{"backoffLimitPerIndex": 2}], indirect=True)
-def test_a_worker_is_killed(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
+@pytest.mark.usefixtures("own_node")
+def test_a_worker_is_killed(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
+    """All processes of a pod at once, as where a container runs out of memory."""
+    pod = shop.wait(lambda: shop.running_pods(name=running), 30)[0]
+    for pid in cluster.processes_of(pod["metadata"]["uid"]):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    shop.wait(lambda: any(one["status"]["phase"] == "Failed" for one in shop.pods(name=running)), 30, "a pod has failed")
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+
+
+def test_worker_pods_are_deleted_by_force(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
     for pod in shop.running_pods(name=running):
         shop.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", check=False)
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
 def test_a_worker_pod_is_evicted(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
-    pod = shop.running_pods(name=running)[0]["metadata"]["name"]
+    pod = shop.wait(lambda: shop.running_pods(name=running), 30)[0]["metadata"]["name"]
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": shop.namespace}}
     path = f"/api/v1/namespaces/{shop.namespace}/pods/{pod}/eviction"
     shop.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(eviction))
@@ -120,6 +141,7 @@ def test_postgres_is_away_for_a_while_and_the_status_says_so(
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
+@pytest.mark.usefixtures("own_node")
 def test_the_kubelet_stops_for_a_while(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
     cluster.stop_process("kubelet")
     time.sleep(10)
@@ -127,6 +149,7 @@ def test_the_kubelet_stops_for_a_while(shop: Shop, cluster: Cluster, running: st
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
+@pytest.mark.usefixtures("own_node")
 def test_a_node_is_lost_and_its_old_processes_live_on(shop: Shop, cluster: Cluster, undisturbed: dict[str, str]) -> None:
     """The pods' deletion is never answered: the operator declares them failed, so that others take over."""
     name = "lost"
