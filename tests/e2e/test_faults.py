@@ -75,7 +75,7 @@ def test_a_worker_pod_is_deleted(shop: Shop, running: str, undisturbed: dict[str
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
-@pytest.mark.parametrize("running", [{"backoffLimitPerIndex": 2}], indirect=True)
+@pytest.mark.parametrize("running", [{"backoffLimitPerIndex": 2, "sharding": {"rowsPerShard": 180, "batchRows": 10}}], indirect=True)
 @pytest.mark.usefixtures("own_node")
 def test_a_worker_is_killed(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
     """All processes of a pod at once, as where a container runs out of memory."""
