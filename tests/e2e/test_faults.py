@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from cluster.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(400)
-ROWS = 360
+ROWS = 900
 OPTIONS: dict[str, Any] = {
     "functions": [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 1200, "height": 1600}}],
-    "sharding": {"rowsPerShard": 90, "batchRows": 10},
+    "sharding": {"rowsPerShard": 225, "batchRows": 10},
     "backoffLimitPerIndex": 0,  # a disruption that counted as a failure would fail the job
 }
 SYSTEM = ("-n", "pipelinejob-system")
@@ -56,6 +56,7 @@ def running(shop: Shop, undisturbed: dict[str, str], request: pytest.FixtureRequ
     name = request.node.originalname.removeprefix("test_").replace("_", "-")[:40].strip("-")
     shop.apply(name, **{**OPTIONS, **getattr(request, "param", {})})
     shop.wait(lambda: shop.status(name).get("rows", {}).get("succeeded"), 60, "some rows are done")
+    assert shop.status(name)["rows"]["pending"] > 100, "the job is too short to be disturbed"
     return name
 
 
@@ -75,7 +76,7 @@ def test_a_worker_pod_is_deleted(shop: Shop, running: str, undisturbed: dict[str
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
-@pytest.mark.parametrize("running", [{"backoffLimitPerIndex": 2, "sharding": {"rowsPerShard": 180, "batchRows": 10}}], indirect=True)
+@pytest.mark.parametrize("running", [{"backoffLimitPerIndex": 2, "sharding": {"rowsPerShard": 900, "batchRows": 10}}], indirect=True)
 @pytest.mark.usefixtures("own_node")
 def test_a_worker_is_killed(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
     """All processes of a pod at once, as where a container runs out of memory."""

@@ -109,7 +109,7 @@ def test_a_csv_of_a_header_alone_completes_without_a_run_job(shop: Shop) -> None
 
 
 def test_suspend_frees_the_pods_and_resume_goes_on_to_the_same_bytes(shop: Shop, tmp_path: Path, database: str) -> None:
-    shop.project.catalogue(400)
+    shop.project.catalogue(600)
     options = {"functions": SLOW, "sharding": {"rowsPerShard": 100, "batchRows": 10}}
     shop.apply(**options)
     shop.wait(lambda: shop.status().get("rows", {}).get("succeeded"), 60, "some rows are done")
@@ -117,10 +117,10 @@ def test_suspend_frees_the_pods_and_resume_goes_on_to_the_same_bytes(shop: Shop,
     shop.wait_phase("Suspended", seconds=40)
     assert not shop.pods()
     done = shop.status()["rows"]["succeeded"]
-    assert 0 < done < 400
+    assert 0 < done < 600
     shop.patch(suspend=False)
     status = shop.wait_end()
-    assert (status["phase"], status["rows"]["succeeded"]) == ("Complete", 400)
+    assert (status["phase"], status["rows"]["succeeded"]) == ("Complete", 600)
     assert {"Suspended", "Resumed"} <= {reason for _, reason in shop.events()}
     assert shop.project.tree("out/job") == shop.laptop(tmp_path, database, **options).tree("out/job")
 
@@ -149,17 +149,17 @@ def test_parallelism_changes_without_restarting_running_pods(shop: Shop) -> None
 
 
 def test_cancel_stops_for_good_and_writes_the_results_of_what_is_done(shop: Shop) -> None:
-    shop.project.catalogue(600)
+    shop.project.catalogue(900)
     shop.apply(functions=SLOW, sharding={"rowsPerShard": 100, "batchRows": 10})
     shop.wait(lambda: shop.status().get("rows", {}).get("succeeded"), 60, "some rows are done")
     shop.patch(cancel=True)
     status = shop.wait_end()
     assert (status["phase"], shop.condition("Failed")["reason"]) == ("Cancelled", "Cancelled")
     done = status["rows"]["succeeded"]
-    assert 0 < done < 600
+    assert 0 < done < 900
     assert len(shop.project.table("out/job/metadata.csv")) == done
     manifest = json.loads((shop.root / "out/job/manifest.json").read_text())
-    assert sum(one["rows"] for one in manifest["pending"]) == 600 - done == status["rows"]["pending"]
+    assert sum(one["rows"] for one in manifest["pending"]) == 900 - done == status["rows"]["pending"]
     refused = shop.kubectl("patch", "pipelinejob", "job", "--type=merge", "-p", '{"spec":{"cancel":false}}', check=False)
     assert shop.get()["spec"]["cancel"] is True, refused
 
