@@ -48,6 +48,7 @@ JOB_REASONS = {
     JobReason.CANCELLED: "`spec.cancel` was set.",
 }
 WAITING_REASONS = {
+    "ApiRefused": "The API server refuses an object that the operator has to make; the message has its words.",
     "NameTaken": "A Job of somebody else has the name that one of its Jobs needs.",
     "PlanLost": "The ledger has no plan though the plan Job completed: its database was replaced.",
     "ImagePullBackOff": "A node cannot get the worker image.",

@@ -51,6 +51,8 @@ def _problems(job: PipelineJob) -> Iterable[str]:
 
 def _check_output(job: PipelineJob, body: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> None:
     """Outputs on one claim must not be equal to, inside or above each other; the older job keeps its place."""
+    if job.spec.mode == "plan":  # writes nothing
+        return
     ours = _parts(job.output_path)
     for other in others:
         theirs = _parts(_output_of(other))
@@ -59,13 +61,13 @@ def _check_output(job: PipelineJob, body: Mapping[str, Any], others: Iterable[Ma
             raise JobError(
                 JobReason.INVALID_SPEC,
                 f"spec.output.path: {job.output_path!r} overlaps the output {'/'.join(theirs)!r} of the PipelineJob "
-                f"{other['metadata']['name']!r} on the same claim: choose another path, or delete that PipelineJob",
+                f"{other['metadata']['name']!r} on the same claim: choose another path, or delete both and apply this one again",
             )
 
 
 def _holds_output(body: Mapping[str, Any]) -> bool:
     conditions = body.get("status", {}).get("conditions", [])
-    return not any(one["type"] == "Accepted" and one["status"] == "False" for one in conditions)
+    return body["spec"].get("mode") != "plan" and not any(one["type"] == "Accepted" and one["status"] == "False" for one in conditions)
 
 
 def _age(body: Mapping[str, Any]) -> tuple[str, str]:
@@ -97,12 +99,16 @@ def current_spec(job: Job, body: Mapping[str, Any]) -> Spec:
     return parse(document).spec
 
 
-def is_settled(body: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to do for a PipelineJob: it has ended or rests, and its spec is answered, also as to its time to live."""
-    status, spec = body.get("status") or {}, body.get("spec") or {}
+def is_answered(body: Mapping[str, Any]) -> bool:
+    """Whether a PipelineJob has ended or rests, and its newest spec is answered: only time can bring something to do."""
+    status, metadata = body.get("status") or {}, body["metadata"]
     return (
         status.get("phase") in (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED, Phase.SUSPENDED)
-        and status.get("observedGeneration") == body["metadata"].get("generation")
-        and spec.get("ttlSecondsAfterFinished") is None
-        and "deletionTimestamp" not in body["metadata"]
+        and status.get("observedGeneration") == metadata.get("generation")
+        and "deletionTimestamp" not in metadata
     )
+
+
+def is_settled(body: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to do for a PipelineJob: it is answered, and has no time to live."""
+    return is_answered(body) and (body.get("spec") or {}).get("ttlSecondsAfterFinished") is None

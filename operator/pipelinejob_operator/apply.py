@@ -50,16 +50,13 @@ class Applier:
         )
         self._with_access: set[str] = set()
 
-    async def insert(self, uid: str, accepted: PipelineJob, generation: int) -> Job:
-        """Enters a new job into the ledger.
+    async def insert(self, uid: str, accepted: PipelineJob, generation: int) -> tuple[Job, str | None]:
+        """Enters a new job into the ledger: (its row, the uid of a deleted job of its name that was still open there).
 
         Raises:
             JobError: InvalidSpec, when a job that was run outside the cluster has its name.
         """
-        job, old = await self._ledger(lambda store: _insert(store, uid, accepted, generation, self._settings.worker_image))
-        if old is not None:
-            await self.end_access(old)
-        return job
+        return await self._ledger(lambda store: _insert(store, uid, accepted, generation, self._settings.worker_image))
 
     async def apply(self, step: Step, seen: Observed, body: Mapping[str, Any]) -> Job:
         """Makes one change, and returns the job's row after it."""

@@ -90,9 +90,16 @@ def refused(error: JobError, generation: int, previous: Mapping[str, Any], now: 
             rows=Rows(),
             shards=Shards(),
             progress="0/0",
+            completion_time=_ended(previous, now),
             output="",
         )
     )
+
+
+def _ended(previous: Mapping[str, Any], now: datetime) -> datetime:
+    """When it was refused first."""
+    known = previous.get("completionTime")
+    return datetime.fromisoformat(known) if known else now.replace(microsecond=0)
 
 
 def waiting(problem: Problem, previous: Mapping[str, Any], now: datetime) -> dict[str, Any]:

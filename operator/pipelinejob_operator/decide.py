@@ -19,6 +19,7 @@ from pipelinejob.store import Job
 from pipelinejob_operator.diagnose import Problem, job_state, terminating
 from pipelinejob_operator.manifests import final_job_name, plan_job_name, run_job_name
 
+JUDGED_FROM = 1000  # rows that ran, for a percentage of failures to mean something
 TERMINAL = frozenset({Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED})
 FOR_GOOD = frozenset(JobReason) - {JobReason.SHARDS_FAILED, JobReason.DATABASE_UNAVAILABLE}  # another try changes nothing
 
@@ -89,6 +90,7 @@ class Observed:
         rows: its counts.
         shards: how many shards it has.
         allowance: how many pods it may run at once: spec.parallelism, unless the database has no room for so many.
+        are_live: whether any of its pods has not ended.
         problem: what a pod reported, or what is wrong with the pods.
     """
 
@@ -98,6 +100,7 @@ class Observed:
     rows: Rows
     shards: int
     allowance: int
+    are_live: bool = False
     problem: Problem | None = None
 
     def child(self, name: str) -> Mapping[str, Any] | None:
@@ -129,7 +132,7 @@ def decide(seen: Observed) -> Step | None:
 
 def _reopen(seen: Observed) -> Step | None:
     """A job that broke its failure budget goes on when the budget is raised."""
-    if seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED or budget_breach(seen.spec.failure_policy, seen.rows):
+    if seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED or _breach(seen):
         return None
     return Enter(Phase.PENDING, clear_stop=True)
 
@@ -141,13 +144,13 @@ def _stopping(seen: Observed) -> Step | None:
         state = job_state(child)
         if state == "running":
             return Delete(child["metadata"]["name"])
-        if state == "deleting" or terminating(child):
-            return None
+        if (state == "deleting" or terminating(child)) and seen.are_live:
+            return None  # a Job whose last pods are on a lost node stays; nobody has to wait for it
     if job.stop == "suspend":
         if not seen.spec.suspend:
             return Enter(_first_phase(job), clear_stop=True)
         return None if job.phase == Phase.SUSPENDED else Enter(Phase.SUSPENDED)
-    if job.input is None:
+    if job.input is None or seen.spec.mode == "plan":
         return Enter(Phase.CANCELLED, JobReason.CANCELLED, "cancelled before any row was run")
     return Enter(Phase.FINALIZING)
 
@@ -241,9 +244,17 @@ def verdict(seen: Observed) -> Enter:
         return Enter(Phase.CANCELLED, JobReason.CANCELLED, f"cancelled: {done}, their results are kept")
     if job.reason is not None:
         return Enter(Phase.FAILED, JobReason(job.reason), job.message)
-    breach = budget_breach(seen.spec.failure_policy, rows)
+    breach = _breach(seen)
     if breach:
         return Enter(Phase.FAILED, JobReason.FAILURE_BUDGET_EXCEEDED, breach)
     if rows.pending:  # stopped for a budget that was raised since
         return Enter(Phase.PENDING, clear_stop=True)
     return Enter(Phase.COMPLETE)
+
+
+def _breach(seen: Observed) -> str | None:
+    """Which limit is broken; the percentage counts at the end, and before it from 1,000 rows on."""
+    policy, rows = seen.spec.failure_policy, seen.rows
+    if rows.pending and rows.succeeded + rows.skipped + rows.failed < JUDGED_FROM:
+        policy = policy.model_copy(update={"max_failed_rows_percent": 100.0})
+    return budget_breach(policy, rows)

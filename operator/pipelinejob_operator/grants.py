@@ -23,7 +23,7 @@ class Grants:
 
     def grant(self, job: Job, wanted: int) -> int:
         """The pods that this job may run at once, up to `wanted`; they are its own until it stops running."""
-        if job.phase not in (Phase.PENDING, Phase.RUNNING) or job.stop is not None:
+        if job.phase not in (Phase.PENDING, Phase.RUNNING) or job.stop is not None or job.spec["mode"] == "plan":
             self.release(job.uid)
             return wanted
         granted = wanted

@@ -17,7 +17,7 @@ from pipelinejob.model import Rows, Shards, Spec, TopFailure
 from pipelinejob.reasons import JobError, JobReason, Phase
 from pipelinejob.store import Database, Job, Store
 from pipelinejob_operator import manifests
-from pipelinejob_operator.accept import accept, current_spec, is_settled
+from pipelinejob_operator.accept import accept, current_spec, is_answered, is_settled
 from pipelinejob_operator.apply import Applier
 from pipelinejob_operator.conditions import View, refused, status, waiting
 from pipelinejob_operator.decide import TERMINAL, Observed, decide
@@ -25,6 +25,7 @@ from pipelinejob_operator.diagnose import Problem, diagnose, job_state, lost_pod
 from pipelinejob_operator.grants import Grants
 from pipelinejob_operator.kube import ApiError, Foreign, Kube
 from pipelinejob_operator.ledger import Ledger
+from pipelinejob_operator.objects import is_live
 from pipelinejob_operator.pace import Pace
 from pipelinejob_operator.queue import Key, Queue
 from pipelinejob_operator.settings import Settings
@@ -35,6 +36,7 @@ TICK = 2.0  # seconds between looks at the counts of all running jobs
 RESYNC = 30.0  # seconds between live looks at what has not ended: a watch can miss things
 LOOK_AGAIN = 4.0  # seconds until another look at pods that do not run
 PLAN_LOST = "the plan Job is complete, but the ledger has no plan: was its database replaced? Delete the PipelineJob and apply it again"
+REFUSALS = (400, 403, 413, 422)  # answers of the API server that no new try will change
 MAX_STEPS = 20  # in one go; more would be a loop in the story
 
 log = logging.getLogger("pipelinejob.reconcile")
@@ -89,23 +91,36 @@ class Reconciler:
             body = await self._forget(key)
         if body is None or is_settled(body):
             return
-        previous, now = body.get("status") or {}, datetime.now(UTC)
         try:
             await self._advance(key, body)
         except JobError as error:
-            if error.reason is JobReason.INVALID_SPEC:
-                await self._writer.write(key, body, refused(error, body["metadata"]["generation"], previous, now))
-                return
-            await self._writer.write(key, body, waiting(Problem(error.reason, error.message), previous, now))
-            raise
+            if error.reason is not JobReason.INVALID_SPEC:
+                await self._say_waiting(key, body, Problem(error.reason, error.message))
+                raise
+            status = refused(error, body["metadata"]["generation"], body.get("status") or {}, datetime.now(UTC))
+            await self._writer.write(key, body, status)
+            await self._expire(key, body, datetime.fromisoformat(status["completionTime"]))
         except Foreign as error:
-            await self._writer.write(key, body, waiting(Problem("NameTaken", str(error)), previous, now))
+            await self._say_waiting(key, body, Problem("NameTaken", str(error)))
             raise
+        except ApiError as error:
+            if error.status in REFUSALS:
+                await self._say_waiting(key, body, Problem("ApiRefused", str(error)))
+            raise
+
+    async def _say_waiting(self, key: Key, body: Mapping[str, Any], problem: Problem) -> None:
+        """Puts into the status what keeps the operator itself from going on; what has ended stays as it ended."""
+        previous = body.get("status") or {}
+        if previous.get("phase") not in TERMINAL:
+            await self._writer.write(key, body, waiting(problem, previous, datetime.now(UTC)))
 
     async def _advance(self, key: Key, body: Mapping[str, Any]) -> None:
         job, spec = await self._enter_ledger(key, body)
         for _ in range(MAX_STEPS):
             seen, diagnosed = await self._observe(key, job, spec)
+            now = self._kube.job(key)
+            if now is None or now["metadata"]["uid"] != job.uid:
+                return  # deleted meanwhile: the next look closes it
             step = decide(seen)
             if step is None:
                 break
@@ -121,11 +136,17 @@ class Reconciler:
     async def _enter_ledger(self, key: Key, body: Mapping[str, Any]) -> tuple[Job, Spec]:
         """The job's row, made if it is new, and its spec as it is to be now."""
         uid, generation = body["metadata"]["uid"], body["metadata"]["generation"]
-        self._keys[uid] = key
         known = await self._ledger(lambda store: _get(store, uid))
         if known is None:
             accepted = accept(body, self._kube.jobs_in(key[0]))
-            return await self._applier.insert(uid, accepted, generation), accepted.spec
+            job, old = await self._applier.insert(uid, accepted, generation)
+            if old is not None:
+                await self._close(old)
+            self._keys[uid] = key
+            return job, accepted.spec
+        if uid not in self._keys:  # after a start, its Jobs may not have been seen yet, and to decide without them would be wrong
+            await self._kube.refresh(key, uid)
+            self._keys[uid] = key
         spec = current_spec(known, body)
         if spec.as_dict() == known.spec:
             return known, spec
@@ -150,7 +171,8 @@ class Reconciler:
         if diagnosed is None and job.phase in (Phase.PENDING, Phase.RUNNING):
             diagnosed = self._grants.held_back(wanted, granted) or self._connections
         reported = Problem(job.problem["reason"], job.problem["message"]) if job.problem else termination(pods)
-        return Observed(job, spec, children, rows, shards.total, granted, reported or diagnosed), diagnosed
+        are_live = any(is_live(pod) for pod in pods)
+        return Observed(job, spec, children, rows, shards.total, granted, are_live, reported or diagnosed), diagnosed
 
     async def _count(self, job: Job, children: list[dict[str, Any]]) -> tuple[Rows, Shards]:
         """The counts as of the last tick; as of now where a decision hangs on them."""
@@ -201,23 +223,23 @@ class Reconciler:
         """Looks again at what no event will tell of."""
         job = seen.job
         if job.phase in TERMINAL:
-            await self._expire(key, body, job)
+            await self._expire(key, body, job.finished_at)
             return
         stuck = any(job_state(child) == "running" and not child.get("status", {}).get("ready") for child in seen.children)
         leaving = any("deletionTimestamp" in pod["metadata"] for pod in self._kube.pods(job.uid))
         if diagnosed is not None or stuck or leaving:
             self.queue.add(key, LOOK_AGAIN)
 
-    async def _expire(self, key: Key, body: Mapping[str, Any], job: Job) -> None:
+    async def _expire(self, key: Key, body: Mapping[str, Any], ended: datetime | None) -> None:
         """Deletes the resource when its time to live is over."""
         ttl = body["spec"].get("ttlSecondsAfterFinished")
-        if ttl is None or job.finished_at is None:
+        if ttl is None or ended is None:
             return
-        left = (job.finished_at + timedelta(seconds=ttl) - datetime.now(UTC)).total_seconds()
+        left = (ended + timedelta(seconds=ttl) - datetime.now(UTC)).total_seconds()
         if left > 0:
             self.queue.add(key, left)
         else:
-            await self._kube.delete_pipelinejob(*key, job.uid)
+            await self._kube.delete_pipelinejob(*key, body["metadata"]["uid"])
 
     async def _forget(self, key: Key) -> Mapping[str, Any] | None:
         """The resource is gone, or going: the cluster collects its Jobs and pods; the ledger keeps what was done.
@@ -232,13 +254,17 @@ class Reconciler:
         body = self._kube.job(key)
         if body is not None and "deletionTimestamp" not in body["metadata"]:
             return body  # this one, or another of its name, whose entry into the ledger closes this one
+        await self._close(job.uid)
         await self._ledger(lambda store: store.mark_deleted(job.uid))
-        await self._applier.end_access(job.uid)
-        for known in (self._counts, self._top, self._keys):
-            known.pop(job.uid, None)
-        self._grants.release(job.uid)
-        self._pace.forget(job.uid)
         return None
+
+    async def _close(self, uid: str) -> None:
+        """Nothing of a deleted job is kept outside the ledger."""
+        await self._applier.end_access(uid)
+        for known in (self._counts, self._top, self._keys):
+            known.pop(uid, None)
+        self._grants.release(uid)
+        self._pace.forget(uid)
 
     # ---- the loops
 
@@ -295,21 +321,29 @@ class Reconciler:
             if body is not None and not is_settled(body):
                 self.queue.add(key)
 
+    async def _look_again(self, key: Key, uid: str) -> None:
+        try:
+            await self._kube.refresh(key, uid)
+        except ApiError as error:
+            log.warning("job=%s/%s %s", *key, error)
+        self.queue.add(key)
+
     async def _resync(self) -> None:
         """Live looks at all that has not ended, and at jobs in the ledger whose resource is gone."""
-        await self._kube.ping()
+        try:
+            await self._kube.ping()
+        except ApiError as error:  # also where one of several namespaces is gone
+            log.warning("%s", error)
         for key in self._kube.keys():  # noqa: SIM118 - no dict
             body = self._kube.job(key)
-            if body is not None and not is_settled(body):
-                await self._kube.refresh(key, body["metadata"]["uid"])
-                self.queue.add(key)
+            if body is not None and not is_answered(body):
+                await self._look_again(key, body["metadata"]["uid"])
         live = await self._ledger(lambda store: store.live_uids())
         for uid, key in live.items():
             body = self._kube.job(key)
             mine = not self._settings.namespaces or key[0] in self._settings.namespaces
             if mine and (body is None or body["metadata"]["uid"] != uid):
-                await self._kube.refresh(key, uid)
-                self.queue.add(key)
+                await self._look_again(key, uid)
         if self._settings.retention_days:
             await self._ledger(lambda store: store.purge(self._settings.retention_days))
 

@@ -87,6 +87,8 @@ def _database_url(environment: Mapping[str, str]) -> str:
     url = _required(environment, "PIPELINEJOB_DATABASE_URL")
     if not url.startswith(("postgresql://", "postgres://")):  # the value holds a password: it is not repeated
         raise SettingsError("PIPELINEJOB_DATABASE_URL must be a URL, postgresql://user:password@host:port/database")
+    if url.count("@") > 1 or "@" in urlsplit(url).path:  # the driver's errors would show the rest of the password as a host's name
+        raise SettingsError("PIPELINEJOB_DATABASE_URL: a '@', '/' or ':' in the password must be written as %40, %2F, %3A")
     return url
 
 

@@ -1,7 +1,8 @@
 """make bench: measures ours beside other ways to do the same, prints tables, and writes docs/benchmarks.md.
 
-    python tests/bench/bench.py                          all but the million rows
-    python tests/bench/bench.py --million                all, and the million rows
+    python tests/bench/bench.py                          all but the million rows and what needs a cluster
+    python tests/bench/bench.py --million                the million rows as well
+    python tests/bench/bench.py --cluster                what needs a cluster as well; it is brought up, and stays
     python tests/bench/bench.py --only planner start     some sections anew; the others keep their numbers and dates
     python tests/bench/bench.py --quick                  a try-out in a minute or two: tables only, docs/ stays as it is
 
@@ -23,13 +24,22 @@ from typing import Any
 
 import accounting
 import chain
+import cluster_apply
+import cluster_report
+import cluster_scale
+import cluster_whole
+import ledger_load
 import planner
 import report
 import start
 from common import CACHE, ROOT, prepare_cache
 from rich.console import Console
 
-SECTIONS = ("60x80", "1080x1440", "planner", "start", "ledger", "million")
+ON_CLUSTER = ("cluster-apply", "cluster-whole", "cluster-scale", "cluster-churn")
+SECTIONS = ("60x80", "1080x1440", "planner", "start", "ledger", "connections", "million", *ON_CLUSTER)
+report.TITLES.update(cluster_report.TITLES)
+report.GRIDS.update(cluster_report.GRIDS)
+report.EXPLANATIONS.update(cluster_report.EXPLANATIONS)
 console = Console() if sys.stdout.isatty() else Console(width=140)
 
 
@@ -63,12 +73,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--million", action="store_true", help="the million rows as well (50,000 with --quick)")
     known = list(chain.CONTENDERS)
     who = f"who runs the chain: {', '.join(known)} (default: all); the section then holds these alone"
+    parser.add_argument("--cluster", action="store_true", help=f"the sections on a cluster as well: {', '.join(ON_CLUSTER)}")
+    parser.add_argument("--minutes", type=float, default=30, metavar="N", help="how long jobs come and go in cluster-churn (default 30)")
     parser.add_argument("--contenders", nargs="+", choices=known, default=known, metavar="NAME", help=who)
     given = parser.parse_args()
     if given.repeat < 1:
         parser.error("--repeat must be at least 1")
-    only = given.only or [name for name in SECTIONS if name != "million"]
-    given.only = [name for name in SECTIONS if name in only or (name == "million" and given.million)]
+    only = given.only or [name for name in SECTIONS if name != "million" and name not in ON_CLUSTER]
+    more = [*(["million"] if given.million else []), *(ON_CLUSTER if given.cluster else [])]
+    given.only = [name for name in SECTIONS if name in only or name in more]
     return given
 
 
@@ -78,7 +91,12 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
         "planner": lambda: planner.measure(quick=given.quick, repeat=given.repeat, say=say),
         "start": lambda: start.measure(quick=given.quick, repeat=given.repeat, say=say),
         "ledger": lambda: accounting.ledger(quick=given.quick, say=say),
+        "connections": lambda: ledger_load.measure(quick=given.quick, say=say),
         "million": lambda: accounting.million(50_000 if given.quick else 1_000_000, say),
+        "cluster-apply": lambda: cluster_apply.measure(quick=given.quick, say=say),
+        "cluster-whole": lambda: cluster_whole.measure(quick=given.quick, repeat=given.repeat, say=say),
+        "cluster-scale": lambda: cluster_scale.measure(quick=given.quick, say=say),
+        "cluster-churn": lambda: cluster_scale.churn(quick=given.quick, minutes=given.minutes, say=say),
     }
     if name in work:
         return work[name]()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -96,8 +97,8 @@ class Arena:
         try:
             yield
         finally:
-            with suppress(Exception):
-                raw.close()
+            raw.shutdown()  # closing would wait for the reader, and the reader for the server
+            reader.join(10)
 
 
 def _lines(raw: Any) -> Iterator[bytes]:
@@ -126,6 +127,7 @@ def arena(name: str, say: Callable[[str], None]) -> Iterator[Arena]:
     except FAILURES as error:
         raise BenchError(f"no cluster: {error}") from error
     namespace = f"plj-bench-{name}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is made here is removed then, too
     _remove(cluster, namespace)  # what a killed measurement left
     cluster.kubectl("create", "namespace", namespace)
     try:
@@ -175,6 +177,7 @@ def fake_nodes(cluster: Cluster, *, running_shards: bool = False) -> Iterator[No
     """
     program = binaries.ensure(["kwok"]) / "kwok"
     stages = CACHE / "kwok-stages.yaml"
+    stages.parent.mkdir(exist_ok=True)
     stages.write_text(_stages())
     command = [str(program), f"--kubeconfig={cluster.kubeconfig}", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake"]
     if running_shards:

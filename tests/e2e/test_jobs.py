@@ -115,7 +115,7 @@ def test_suspend_frees_the_pods_and_resume_goes_on_to_the_same_bytes(shop: Shop,
     shop.wait(lambda: shop.status().get("rows", {}).get("succeeded"), 60, "some rows are done")
     shop.patch(suspend=True)
     shop.wait_phase("Suspended", seconds=40)
-    assert not shop.pods()
+    shop.wait(lambda: not shop.pods(), 15, "the pods are gone")
     done = shop.status()["rows"]["succeeded"]
     assert 0 < done < 600
     shop.patch(suspend=False)

@@ -75,6 +75,11 @@ def test_a_pod_that_is_killed_for_its_memory(shop: Shop) -> None:
     assert "OOMKilled" in json.dumps(shop.status()), shop.story()
 
 
+def test_an_object_that_the_api_server_refuses(shop: Shop) -> None:
+    shop.apply(worker={"resources": {"limits": {"memory": "1GB!"}}})
+    shows(shop, "ApiRefused", "quantities")
+
+
 def test_a_csv_that_is_not_there(shop: Shop) -> None:
     shop.apply(source={"csv": "nothing.csv"})
     shows(shop, "InputNotFound", "spec.source.csv", "nothing.csv")

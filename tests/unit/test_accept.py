@@ -59,6 +59,13 @@ def test_the_younger_of_two_jobs_with_overlapping_outputs_is_refused() -> None:
     accept(body("new", "2026-01-02T00:00:00Z", output={"path": "out/a"}, data=elsewhere), [older])
 
 
+def test_a_job_that_only_plans_is_in_nobodys_way() -> None:
+    older = body("old", output={"path": "out/a"}, mode="plan")
+    younger = body("new", "2026-01-02T00:00:00Z", output={"path": "out/a"})
+    accept(younger, [older])
+    accept(body("third", "2026-01-03T00:00:00Z", output={"path": "out/a"}, mode="plan"), [older, younger])
+
+
 def test_a_refused_job_holds_no_output() -> None:
     older = body("old", output={"path": "out/a"})
     older["status"] = {"conditions": [{"type": "Accepted", "status": "False"}]}

@@ -133,7 +133,7 @@ def test_suspend_stops_deletes_waits_and_resumes_in_a_new_round() -> None:
     off: dict[str, Any] = {"spec": {"suspend": True}}
     assert decide(seen(Phase.RUNNING, child(RUN), **off)) == Stop("suspend")
     assert decide(seen(Phase.RUNNING, child(RUN), stop="suspend", **off)) == Delete(RUN)
-    assert decide(seen(Phase.RUNNING, child(RUN, "deleting"), stop="suspend", **off)) is None
+    assert decide(seen(Phase.RUNNING, child(RUN, "deleting"), stop="suspend", are_live=True, **off)) is None
     assert decide(seen(Phase.RUNNING, stop="suspend", **off)) == Enter(Phase.SUSPENDED)
     assert decide(seen(Phase.SUSPENDED, stop="suspend", **off)) is None
     assert decide(seen(Phase.SUSPENDED, stop="suspend")) == Enter(Phase.PENDING, clear_stop=True)
@@ -170,6 +170,23 @@ def test_a_broken_budget_is_judged_at_the_end_and_reopened_when_it_is_raised() -
     assert decide(seen(Phase.FAILED, **failed)) is None
     raised = {"failurePolicy": {"maxFailedRowsPercent": 6}}
     assert decide(seen(Phase.FAILED, spec=raised, **failed)) == Enter(Phase.PENDING, clear_stop=True)
+
+
+def test_a_job_with_its_last_pods_on_a_lost_node_is_not_waited_for() -> None:
+    assert decide(seen(Phase.RUNNING, child(RUN, "deleting"), stop="suspend", spec={"suspend": True})) == Enter(Phase.SUSPENDED)
+
+
+def test_a_plan_that_is_cancelled_has_nothing_to_finalize() -> None:
+    step = decide(seen(Phase.PENDING, stop="cancel", spec={"cancel": True, "mode": "plan"}))
+    assert isinstance(step, Enter)
+    assert step.phase is Phase.CANCELLED
+
+
+def test_raising_the_number_of_failures_is_enough_before_a_percentage_counts() -> None:
+    rows = Rows(total=100, succeeded=46, failed=4, pending=50)
+    failed: dict[str, Any] = {"rows": rows, "reason": JobReason.FAILURE_BUDGET_EXCEEDED}
+    assert decide(seen(Phase.FAILED, spec={"failurePolicy": {"maxFailedRows": 2}}, **failed)) is None
+    assert decide(seen(Phase.FAILED, spec={"failurePolicy": {"maxFailedRows": 9}}, **failed)) == Enter(Phase.PENDING, clear_stop=True)
 
 
 def test_a_job_stopped_for_its_budget_goes_on_when_the_budget_was_raised_meanwhile() -> None:

@@ -22,9 +22,9 @@ class Cluster(Kube):
         return [{"metadata": {"labels": {UID_LABEL: uid}}, "spec": {"parallelism": n}} for uid, n in self.running.items()]
 
 
-def job(uid: str, phase: Phase = Phase.RUNNING, stop: str | None = None) -> Job:
+def job(uid: str, phase: Phase = Phase.RUNNING, stop: str | None = None, mode: str = "run") -> Job:
     fields: dict[str, Any] = dict.fromkeys(Job._fields)
-    return Job(**{**fields, "uid": uid, "phase": phase, "stop": stop})
+    return Job(**{**fields, "uid": uid, "phase": phase, "stop": stop, "spec": {"mode": mode}})
 
 
 def test_jobs_share_the_limit_first_come_first_served() -> None:
@@ -50,6 +50,12 @@ def test_a_job_that_stops_gives_its_pods_back() -> None:
     assert grants.grant(job("b"), 10) == 0
     grants.grant(job("a", stop="suspend"), 80)
     assert grants.grant(job("b"), 10) == 10
+
+
+def test_a_job_that_only_plans_holds_nothing() -> None:
+    grants = Grants(Cluster({}), 80)
+    grants.grant(job("a", Phase.PENDING, mode="plan"), 80)
+    assert grants.grant(job("b"), 80) == 80
 
 
 def test_no_limit_is_no_limit() -> None:

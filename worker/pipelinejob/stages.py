@@ -269,6 +269,8 @@ def finish(store: Store, uid: str, stop: Stop, say: Say) -> None:
     if job.input is None:
         say(f"job {job.name} was never planned: there is nothing to write")
         return
+    if (mine := int(os.environ.get("PIPELINEJOB_ROUND", job.round))) != job.round:
+        raise StoppedError(f"round {mine} is over")  # a process that outlived its node must not close a later round
     finalize(store, job, OutputFolder(_data_root() / job.output, uid))
     say(f"wrote the results of job {job.name}")
 
