@@ -141,12 +141,15 @@ def _remove(cluster: Cluster, namespace: str) -> None:
     """The namespace, its volume, and its jobs in the ledger."""
     quiet = ("--ignore-not-found", "--wait=false")
     if "NotFound" not in cluster.kubectl("get", "namespace", namespace, check=False):
-        cluster.kubectl("delete", PLURAL, "--all", "-n", namespace, *quiet)
-        cluster.wait_for(lambda: not cluster.kubectl("get", PLURAL, "-n", namespace, "-o", "name"), 300, f"no job in {namespace}")
+        served = "NotFound" not in cluster.kubectl("get", "crd", f"{PLURAL}.{GROUP}", check=False)
+        if served:
+            cluster.kubectl("delete", PLURAL, "--all", "-n", namespace, *quiet)
+            cluster.wait_for(lambda: not cluster.kubectl("get", PLURAL, "-n", namespace, "-o", "name"), 300, f"no job in {namespace}")
         cluster.kubectl("delete", "namespace", namespace, *quiet)
         cluster.wait_for(lambda: "NotFound" in cluster.kubectl("get", "namespace", namespace, check=False), 300, f"{namespace} is gone")
-        cluster.wait_for(lambda: not _live_in_ledger(cluster, namespace), 90, f"the operator has closed the jobs of {namespace}")
-        _psql(cluster, f"DELETE FROM pipelinejob.jobs WHERE namespace = '{namespace}'")
+        if served:
+            cluster.wait_for(lambda: not _live_in_ledger(cluster, namespace), 90, f"the operator has closed the jobs of {namespace}")
+            _psql(cluster, f"DELETE FROM pipelinejob.jobs WHERE namespace = '{namespace}'")
     cluster.kubectl("delete", "pv", f"{namespace}-{CLAIM}", *quiet)
     shutil.rmtree(cluster.volumes / f"{namespace}-{CLAIM}", ignore_errors=True)
 

@@ -264,24 +264,25 @@ def _load(
     connecting is part of its turn.
     """
     context = multiprocessing.get_context("spawn")
-    started = context.Event()
+    started, clock = context.Event(), context.Value("d")  # when they all begin, by the machine's monotonic clock
     mine = [list(workers[number::PROCESSES]) for number in range(PROCESSES)]
     lanes = max(1, most // PROCESSES)
     pipes, processes = [], []
     try:
         for each in mine:
             ours, theirs = context.Pipe()
-            arguments = (theirs, started, each, lanes, seconds, part * ROWS // 10, bare)
+            arguments = (theirs, started, clock, each, lanes, seconds, part * ROWS // 10, bare)
             process = context.Process(target=_run_workers, args=arguments, daemon=True)
             process.start()
             pipes.append(ours)
             processes.append(process)
         for pipe in pipes:
             _receive(pipe, CONNECT)
+        clock.value = time.monotonic() + 0.5
         started.set()
-        time.sleep(seconds * 0.8)
-        memory = server.memory(*([also] if also else []))
+        time.sleep(0.5 + seconds * 0.6)
         connections = _connections(server)
+        memory = server.memory(*([also] if also else []))
         results = [_receive(pipe, seconds + 60) for pipe in pipes]
     finally:
         for process in processes:
@@ -292,7 +293,7 @@ def _load(
         raise BenchError("nothing was committed")
     return {
         "commits": len(latencies),
-        "rate": len(latencies) / seconds,
+        "rate": (len(latencies) - sum(result["late"] for result in results)) / seconds,
         "p50": latencies[len(latencies) // 2],
         "p99": latencies[len(latencies) * 99 // 100],
         "connections": connections,
@@ -315,11 +316,13 @@ def _connections(server: Server) -> int:
     return int(rows[0]["n"])
 
 
-def _run_workers(pipe: Any, started: Any, workers: list[Worker], lanes: int, seconds: float, first_row: int, bare: bool) -> None:
+def _run_workers(
+    pipe: Any, started: Any, clock: Any, workers: list[Worker], lanes: int, seconds: float, first_row: int, bare: bool
+) -> None:
     """One process: its workers share `lanes` threads, so that no more of them are connected at once."""
     turns = -(-len(workers) // lanes)
     latencies: list[float] = []
-    served, waits, failed = [0], [0], []
+    served, waits, late, failed = [0], [0], [0], []
     ready = threading.Barrier(lanes + 1)
 
     def say(_: str) -> None:
@@ -335,12 +338,14 @@ def _run_workers(pipe: Any, started: Any, workers: list[Worker], lanes: int, sec
             failed.append(repr(error))
         ready.wait()
         started.wait()
-        end = time.monotonic() + seconds
+        end = clock.value + seconds
+        time.sleep(max(0.0, clock.value - time.monotonic()))
         for turn, worker in enumerate(mine):
             database = first or _connect(worker, say)
-            until = end if turn == len(mine) - 1 else time.monotonic() + seconds / len(mine)
-            latencies.extend(_commit(database, worker, min(until, end), first_row, bare))
+            until = end - seconds * (len(mine) - 1 - turn) / len(mine)
+            latencies.extend(_commit(database, worker, until, first_row, bare))
             served[0] += 1
+            late[0] += time.monotonic() > end  # the last commit was answered when the time was over
             database.close()
 
     threads = [threading.Thread(target=lane, args=(number,), daemon=True) for number in range(lanes)]
@@ -352,7 +357,7 @@ def _run_workers(pipe: Any, started: Any, workers: list[Worker], lanes: int, sec
         thread.join(seconds + 50)
     if failed:
         print(f"{len(failed)} workers failed: {failed[0]}")
-    pipe.send({"latencies": latencies, "served": served[0], "waits": waits[0]})
+    pipe.send({"latencies": latencies, "served": served[0], "late": late[0], "waits": waits[0]})
 
 
 def _connect(worker: Worker, say: Callable[[str], None]) -> Database:
