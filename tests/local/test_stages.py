@@ -231,9 +231,9 @@ def test_two_of_everything_at_once(pods: Pods, laptop: Laptop) -> None:
     for stage, indexes in (("plan", [0, 0]), ("shard", [0, 0, 1, 1, 2, 2]), ("finalize", [0, 0, 0])):
         if stage == "shard":
             pods.open_round()
-        pods = [pods.start(stage, index) for index in indexes]
-        logs = [pod.communicate(timeout=60)[0] for pod in pods]
-        assert [pod.returncode for pod in pods] == [0] * len(pods), logs
+        started = [pods.start(stage, index) for index in indexes]
+        logs = [pod.communicate(timeout=60)[0] for pod in started]
+        assert [pod.returncode for pod in started] == [0] * len(started), logs
     _same_as(pods, laptop)
 
 
