@@ -135,7 +135,7 @@ def test_postgres_is_away_for_a_while_and_the_status_says_so(
 ) -> None:
     cluster.kubectl("scale", "statefulset", *SYSTEM, "pipelinejob-postgres", "--replicas=0")
     try:
-        shop.wait(lambda: shop.condition("Complete", running).get("reason") == "DatabaseUnavailable", 20, "the condition says so")
+        shop.wait(lambda: shop.condition("Complete", running).get("reason") == "DatabaseUnavailable", 40, "the condition says so")
         shop.wait(lambda: ("Warning", "DatabaseUnavailable") in shop.events(running), 5, "an Event, too")
     finally:
         cluster.kubectl("scale", "statefulset", *SYSTEM, "pipelinejob-postgres", "--replicas=1")
