@@ -1,5 +1,8 @@
 """make bench: measures ours beside other ways to do the same, prints tables, and writes docs/benchmarks.md.
 
+What was measured on a cluster, and on a ledger under load, is docs/benchmarks-cluster.md. A page is written when there are numbers of
+all its sections; until then it stays as it is.
+
     python tests/bench/bench.py                          all but the million rows and what needs a cluster
     python tests/bench/bench.py --million                the million rows as well
     python tests/bench/bench.py --cluster                what needs a cluster as well; it is brought up, and stays
@@ -35,11 +38,9 @@ import start
 from common import CACHE, ROOT, prepare_cache
 from rich.console import Console
 
+PAGES = (report.PAGE, cluster_report.PAGE)
 ON_CLUSTER = ("cluster-apply", "cluster-whole", "cluster-scale", "cluster-churn")
-SECTIONS = ("60x80", "1080x1440", "planner", "start", "ledger", "connections", "million", *ON_CLUSTER)
-report.TITLES.update(cluster_report.TITLES)
-report.GRIDS.update(cluster_report.GRIDS)
-report.EXPLANATIONS.update(cluster_report.EXPLANATIONS)
+SECTIONS = tuple(name for page in PAGES for name in page.grids)
 console = Console() if sys.stdout.isatty() else Console(width=140)
 
 
@@ -55,13 +56,21 @@ def main() -> int:
         date = datetime.now(UTC).strftime("%Y-%m-%d")
         sections[name] = {"date": date, "command": command(), "about": described, "load": load, "quick": given.quick, "data": data}
         path.write_text(json.dumps(sections, indent=1) + "\n")
-    report.show(sections, console)
-    if given.quick:
-        console.print("--quick: docs/benchmarks.md stays as it is")
-    else:
-        (ROOT / "docs/benchmarks.md").write_text(report.markdown(sections), encoding="utf-8")
-        console.print("wrote docs/benchmarks.md")
+    for page in PAGES:
+        report.show(page, sections, console)
+        if not given.quick and not set(page.grids).isdisjoint(given.only):
+            write(page, sections)
     return 0
+
+
+def write(page: report.Page, sections: report.Sections) -> None:
+    """The page under docs/, if nothing that it tells of is missing."""
+    missing = [name for name in page.grids if name not in sections]
+    if missing:
+        say(f"docs/{page.file} stays as it is: there are no numbers of {', '.join(missing)} in .bench/results.json")
+        return
+    (ROOT / "docs" / page.file).write_text(report.markdown(page, sections), encoding="utf-8")
+    say(f"wrote docs/{page.file}")
 
 
 def arguments() -> argparse.Namespace:

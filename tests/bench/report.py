@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from accounting import curve, growth
@@ -39,6 +39,25 @@ class Grid(NamedTuple):
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers: int = 1
+
+
+class Page(NamedTuple):
+    """A page under docs/: its sections in their order, each with a title, a table and how it was measured.
+
+    Args:
+        file: its name.
+        title, introduction: how it begins.
+        targets: what was aimed at, from what was measured.
+        titles, grids, explanations: by the section's name; an explanation is filled in with its numbers.
+    """
+
+    file: str
+    title: str
+    introduction: str
+    targets: Callable[[Sections], list[Target]]
+    titles: Mapping[str, str]
+    grids: Mapping[str, Callable[[Mapping[str, Any]], Grid]]
+    explanations: Mapping[str, str | Callable[[Mapping[str, Any]], str]]
 
 
 # --- Targets -----------------------------------------------------------------------------------------------------------
@@ -181,28 +200,11 @@ GRIDS = {
 }
 
 
-def explanation(name: str, data: Mapping[str, Any]) -> str:
-    """How a section was measured, and what its table leaves out."""
-    if name == "million":
-        return _about_million(data)
-    return EXPLANATIONS[name].format(**data, repeats=len(data.get("runs", ())))
-
-
 CHAIN_EXPLANATION = """{rows:,} rows (hard links of {distinct:,} images), random crop to 0.8, resize to 256×256, JPEG of quality 75,
 one file a row; 2 processes; {repeats} repeats in which all take turns. Medians; ratios are of rows/s within a repeat, median (least–most):
 above 1 ours is faster. Start-up excluded: for ours the difference between all rows and a fifth of them (run before and after), for the
 pools the time in a pool that is warm, for the engines the time after their imports and their own start. Start-up included: the whole
 command to its end."""
-
-EXPLANATIONS = {
-    "60x80": CHAIN_EXPLANATION,
-    "1080x1440": CHAIN_EXPLANATION,
-    "planner": """Files of {megabytes} MB in the page cache. The bare loop reads blocks of 1 MiB and counts line ends and quotes in each;
-both take turns in one process. Memory: the peak of a fresh process with the scan, less that of one without.""",
-    "start": """From the start of the process to the end of a batch of one row, in turn with a bare Python that imports Pillow; median
-(least–most).""",
-    "ledger": "1% corrupt images, 1% missing ones, 20 malformed rows; the whole command took {seconds:.1f} s on 2 processes.",
-}
 
 
 def _about_million(data: Mapping[str, Any]) -> str:
@@ -214,16 +216,35 @@ def _about_million(data: Mapping[str, Any]) -> str:
     )
 
 
+EXPLANATIONS = {
+    "60x80": CHAIN_EXPLANATION,
+    "1080x1440": CHAIN_EXPLANATION,
+    "planner": """Files of {megabytes} MB in the page cache. The bare loop reads blocks of 1 MiB and counts line ends and quotes in each;
+both take turns in one process. Memory: the peak of a fresh process with the scan, less that of one without.""",
+    "start": """From the start of the process to the end of a batch of one row, in turn with a bare Python that imports Pillow; median
+(least–most).""",
+    "ledger": "1% corrupt images, 1% missing ones, 20 malformed rows; the whole command took {seconds:.1f} s on 2 processes.",
+    "million": _about_million,
+}
+
+INTRODUCTION = """Written by `make bench`; do not edit. `make bench ARGS="--only planner start"` measures some sections anew,
+`ARGS=--million` the million rows as well, which takes a while. Numbers of one machine: the ratios say more than the rates. PipelineJob runs
+with its ledger and database on; none of the others keeps a record of rows."""
+
+PAGE = Page("benchmarks.md", "Benchmarks", INTRODUCTION, targets, TITLES, GRIDS, EXPLANATIONS)
+
+
 # --- Drawing -----------------------------------------------------------------------------------------------------------
 
 
-def show(sections: Sections, console: Console) -> None:
+def show(page: Page, sections: Sections, console: Console) -> None:
     """Everything, on the terminal."""
-    for name in (each for each in GRIDS if each in sections):
-        _draw(console, TITLES[name], GRIDS[name](sections[name]["data"]))
-    shown = [each for each in targets(sections) if each.measured != "not run"]
+    for name in (each for each in page.grids if each in sections):
+        _draw(console, page.titles[name], page.grids[name](sections[name]["data"]))
+    shown = [each for each in page.targets(sections) if each.measured != "not run"]
     rows = [[each.what, each.wanted, each.measured, _met(each).strip("*")] for each in shown]
-    _draw(console, "Ratios and limits", Grid(("", "wanted", "measured", ""), rows, 4))
+    if rows:
+        _draw(console, "Ratios and limits", Grid(("", "wanted", "measured", ""), rows, 4))
 
 
 def _draw(console: Console, title: str, grid: Grid) -> None:
@@ -235,26 +256,26 @@ def _draw(console: Console, title: str, grid: Grid) -> None:
     console.print(table)
 
 
-def markdown(sections: Sections) -> str:
-    """docs/benchmarks.md."""
-    newest = max(sections.values(), key=lambda section: str(section["date"]))
-    parts = ["# Benchmarks", INTRODUCTION, "## Machine and versions", _list(newest["about"])]
-    rows = [[each.what, each.wanted, each.measured, _met(each)] for each in targets(sections)]
+def markdown(page: Page, sections: Sections) -> str:
+    """A page whose sections are all measured."""
+    mine = {name: sections[name] for name in page.grids}
+    newest = max(mine.values(), key=lambda section: str(section["date"]))
+    parts = [f"# {page.title}", page.introduction, "## Machine and versions", _list(newest["about"])]
+    rows = [[each.what, each.wanted, each.measured, _met(each)] for each in page.targets(mine)]
     parts += ["## Targets", _markdown_table(Grid(("", "wanted", "measured", ""), rows, 4))]
-    for name in (each for each in GRIDS if each in sections):
-        section = sections[name]
+    for name, section in mine.items():
         shape = " With `--quick`: a try-out, no measurement." if section["quick"] else ""
         dated = f"Measured on {section['date']} with `{section['command']}`; load of the machine before: {section['load']:.1f}.{shape}"
-        parts += [f"## {TITLES[name]}", dated]
+        parts += [f"## {page.titles[name]}", dated]
         if section["about"] != newest["about"]:
             parts += ["Then it was:", _list(section["about"])]
-        parts += [explanation(name, section["data"]), _markdown_table(GRIDS[name](section["data"]))]
+        parts += [_explained(page.explanations[name], section["data"]), _markdown_table(page.grids[name](section["data"]))]
     return "\n\n".join(parts) + "\n"
 
 
-INTRODUCTION = """Written by `make bench`; do not edit. `make bench ARGS="--only planner start"` measures some sections anew,
-`ARGS=--million` the million rows as well, which takes a while. Numbers of one machine: the ratios say more than the rates. PipelineJob runs
-with its ledger and database on; none of the others keeps a record of rows."""
+def _explained(how: str | Callable[[Mapping[str, Any]], str], data: Mapping[str, Any]) -> str:
+    """How a section was measured, and what its table leaves out."""
+    return how(data) if callable(how) else how.format(**data, repeats=len(data.get("runs", ())))
 
 
 def _markdown_table(grid: Grid) -> str:
