@@ -110,10 +110,11 @@ def test_many_at_once_count_each_batch_once(store: Store, database: str) -> None
 def test_a_closed_round_records_nothing(store: Store) -> None:
     job = _job(store)
     number = store.open_round(job.uid)
-    store.close_round(job.uid)
+    store.close_round(job.uid, number)
     assert store.record(job.uid, 0, number, [_batch(0)]) == "closed"
     again = store.open_round(job.uid)
     assert store.record(job.uid, 0, number, [_batch(0)]) == "closed"  # of the round before
+    store.close_round(job.uid, number)  # by a process that outlived its round
     assert store.record(job.uid, 0, again, [_batch(0)]) == "go"
 
 
@@ -206,7 +207,7 @@ def test_positions_of_a_round(store: Store) -> None:
     at = [store.shard_at(job.uid, second, position) for position in (0, 1, 2)]
     assert [shard and shard.index for shard in at] == [1, 2, None]
     assert store.shard_at(job.uid, first, 0) is None
-    store.close_round(job.uid)
+    store.close_round(job.uid, second)
     assert store.shard_at(job.uid, second, 0) is None
 
 
@@ -214,17 +215,18 @@ def test_totals_of_the_clusters_jobs(store: Store) -> None:
     spec = {"sharding": {"batchRows": 10}, "failurePolicy": {"maxFailedRowsPercent": 5, "maxFailedRows": 7}}
     laptops = _job(store, "laptop")
     job, other = _job(store, "one", spec=spec, generation=1), _job(store, "two", spec=spec, generation=1)
-    unplanned = _unplanned(store, "three", spec=spec, generation=1)
+    suspended = _job(store, "three", spec=spec, generation=1)
+    for each, phase in ((laptops, "Running"), (job, "Running"), (other, "Running"), (suspended, "Suspended")):
+        store.update_job(each.uid, phase=phase)
     number = store.open_round(job.uid)
     store.record(job.uid, 0, number, [_batch(0, failed=7), _batch(10)])
 
     totals = store.totals()
 
-    assert set(totals) == {job.uid, other.uid, unplanned.uid}
+    assert set(totals) == {job.uid, other.uid}
     rows, shards = totals[job.uid]
     assert (rows.total, rows.succeeded, rows.failed, rows.pending) == (45, 13, 7, 25)
     assert (shards.total, shards.active, shards.succeeded) == (3, 0, 1)
-    assert totals[unplanned.uid][0].total == 0
     assert store.get_job(job.uid).rows == rows
     assert store.stop_reason(job.uid) is None  # 35 % failed, but of less than 1,000 rows, and 7 is not more than 7
     store.record(job.uid, 1, number, [_batch(20, failed=1)])
@@ -239,6 +241,7 @@ def test_the_percentage_counts_from_1000_rows(store: Store, failed: int, stop: s
     job = _unplanned(store, spec=spec, generation=1)
     store.save_plan(job.uid, {"sha256": "s"}, 2000, lambda: [Shard(0, 0, 2000, 0, 9, (5, 9), (1, 2))])
     store.record(job.uid, 0, store.open_round(job.uid), [_batch(0, rows=1000, failed=failed)])
+    store.update_job(job.uid, phase="Running")
     store.totals()
     assert store.stop_reason(job.uid) == stop
 

@@ -146,7 +146,8 @@ CALLS: dict[str, Callable[[Store, str], object]] = {
     "shards_of_v1": lambda store, uid: store.shards_of(uid, [0]),
     "recorded_v1": lambda store, uid: store.recorded(uid, [0]),
     "record_batches_v1": lambda store, uid: store.record(uid, 0, 1, [_batch(0)]),
-    "close_round_v1": lambda store, uid: store.close_round(uid),
+    "close_round_v1": lambda store, uid: store._db.query("SELECT pipelinejob.close_round_v1(%s)", (uid,)),
+    "close_round_v2": lambda store, uid: store.close_round(uid, 1),
     "update_counts_v1": lambda store, uid: store.update_counts(uid),
     "batches_v1": lambda store, uid: list(store.batches(uid)),
     "failures_v1": lambda store, uid: list(store.failures(uid)),
@@ -314,6 +315,7 @@ def test_an_owner_that_is_no_superuser(server: str, database: str) -> None:
         pod.jobs()
     with pytest.raises(DENIED):
         pod._db.query("CREATE TEMP TABLE t (a int)")
+    store.update_job(mine.uid, phase="Running")
     assert store.connections()[0] >= 1 and store.totals()[mine.uid][0].failed == 1
     pod.close()
     roles.drop_job_role(operators, mine.uid)

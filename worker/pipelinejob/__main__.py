@@ -13,8 +13,12 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelinejob.stopping import EXIT_STOPPED, Stop
+
+if TYPE_CHECKING:
+    from pipelinejob.store import Database
 
 EXIT_RETRY, EXIT_SHARD_FAILED, EXIT_JOB_FAILED = 1, 42, 43
 TERMINATION_LOG = "/dev/termination-log"
@@ -40,6 +44,7 @@ def main() -> int:
     store = Store(database, migrated=True)
     uid = os.environ["PIPELINEJOB_JOB"]
     try:
+        _show_connected(database)
         stages.STAGES[stage](store, uid, stop, say)
         store.close()
         return 0
@@ -64,6 +69,14 @@ def main() -> int:
         traceback.print_exc()
         _explain("PodFailed", f"{type(error).__name__}: {error}")
         return EXIT_RETRY
+
+
+def _show_connected(database: Database) -> None:
+    """Makes the file by which the cluster learns that this pod has reached its database, however long that takes."""
+    file = os.environ.get("PIPELINEJOB_CONNECTED_FILE")
+    if file:
+        database.query("SELECT")
+        Path(file).touch()
 
 
 def say(message: str) -> None:

@@ -35,7 +35,7 @@ def finalize(store: Store, job: Job, output: OutputFolder) -> None:
     record_published(store, job, output)
     output.close_rounds()
     record_published(store, job, output)  # what was published while the fence came down
-    store.close_round(job.uid)
+    store.close_round(job.uid, job.round)
     faults.point("closed-ledger")
     output.close_rounds()  # again: a worker that starts makes the round's folder first, then asks the ledger
     _collect_records(store, job, output)

@@ -246,9 +246,9 @@ class Store:
 
         return self._db.transaction(work)
 
-    def close_round(self, uid: str) -> None:
-        """Ends the round: nothing can be recorded any more; waits for transactions in flight."""
-        self._db.query("SELECT pipelinejob.close_round_v1(%s)", (uid,))
+    def close_round(self, uid: str, number: int) -> None:
+        """Ends that round, and no later one: nothing of it can be recorded any more; waits for transactions in flight."""
+        self._db.query("SELECT pipelinejob.close_round_v2(%s, %s)", (uid, number))
 
     def unfinished_count(self, uid: str) -> int:
         """How many shards have batches that are not recorded."""
