@@ -48,7 +48,6 @@ class Applier:
             fs_group=settings.fs_group,
             job_ttl=settings.job_ttl,
         )
-        self._with_access: set[str] = set()
 
     async def insert(self, uid: str, accepted: PipelineJob, generation: int) -> tuple[Job, str | None]:
         """Enters a new job into the ledger: (its row, the uid of a deleted job of its name that was still open there).
@@ -61,17 +60,16 @@ class Applier:
     async def apply(self, step: Step, seen: Observed, body: Mapping[str, Any]) -> Job:
         """Makes one change, and returns the job's row after it."""
         job, namespace = seen.job, seen.job.namespace
-        target = self._target(job, body)
         match step:
             case CreatePlanJob():
-                await self._give_access(target)
+                target = await self._target(job, body)
                 await self._kube.create_job(namespace, manifests.plan_job(target, self._defaults))
             case OpenRound():
                 await self._ledger(lambda store: _open_round(store, job))
             case CreateRunJob():
-                await self._create_run_job(target, seen)
+                await self._create_run_job(await self._target(job, body), seen)
             case CreateFinalJob():
-                await self._give_access(target)
+                target = await self._target(job, body)
                 await self._kube.create_job(namespace, manifests.final_job(target, job.round, self._defaults))
             case Scale():
                 name = manifests.run_job_name(job.name, job.uid, job.round)
@@ -92,24 +90,18 @@ class Applier:
     async def end_access(self, uid: str) -> None:
         """Takes the job's role away; its pods are done."""
         await self._ledger.on_database(lambda database: roles.drop_job_role(database, uid))
-        self._with_access.discard(uid)
 
-    def _target(self, job: Job, body: Mapping[str, Any]) -> manifests.Target:
+    async def _target(self, job: Job, body: Mapping[str, Any]) -> manifests.Target:
+        """What manifests are made of; a login role for the job's pods, and the Secret with its URL, are there then."""
+        password = await self._ledger.on_database(lambda database: roles.create_job_role(database, job.uid))
         queue = body["metadata"].get("labels", {}).get(manifests.QUEUE_LABEL)
         image = job.image or self._settings.worker_image
-        return manifests.Target(namespace=job.namespace, name=job.name, uid=job.uid, spec=job.spec, image=image, queue=queue)
-
-    async def _give_access(self, target: manifests.Target) -> None:
-        """A login role for the pods of this job, and the Secret with its URL."""
-        if target.uid in self._with_access:
-            return
-        password = await self._ledger.on_database(lambda database: roles.create_job_role(database, target.uid))
-        url = self._settings.worker_url(roles.role_name(target.uid), password)
-        await self._kube.create_secret(target.namespace, manifests.secret(target, url))
-        self._with_access.add(target.uid)
+        url = self._settings.worker_url(roles.role_name(job.uid), password)
+        target = manifests.Target(namespace=job.namespace, name=job.name, uid=job.uid, spec=job.spec, image=image, queue=queue, url=url)
+        await self._kube.create_secret(target.namespace, manifests.secret(target))
+        return target
 
     async def _create_run_job(self, target: manifests.Target, seen: Observed) -> None:
-        await self._give_access(target)
         shards = await self._ledger(lambda store: store.unfinished_count(target.uid))
         parallelism = max(1, min(seen.allowance, shards))
         queued = target.queue is not None

@@ -37,6 +37,7 @@ MAX_MESSAGE = 500  # characters
 TOLD = (FAIL_INDEX, FAIL_JOB)  # exit codes of a worker that has said why (see `termination`)
 LOST = timedelta(seconds=60)  # past the end that a deletion set, which has the grace period in it
 STARTING = timedelta(seconds=5)  # that a container may take to be created before somebody asks why
+CONNECTING = timedelta(seconds=9)  # that a worker may take to reach the database; its probe looks after 3 s and then each 3 s
 CREATING = timedelta(seconds=3)  # that a Job may be without a pod
 
 # The first that is found is told: what no time will mend comes before what may mend itself.
@@ -49,6 +50,7 @@ ORDER = (
     "OOMKilled",
     "NodeLost",
     "PodFailed",
+    "DatabaseUnavailable",
     "Unschedulable",
 )
 _NO_IMAGE = (
@@ -178,6 +180,12 @@ def _is_silent(pod: Object) -> bool:
     return state(pod, "running") is not None and bool(container(pod).get("ready")) and condition(pod, "Ready", "False") is not None
 
 
+def _is_cut_off(pod: Object, now: datetime) -> bool:
+    """Its container runs and has not passed its startup probe, which is: reached the database."""
+    running = state(pod, "running")
+    return running is not None and container(pod).get("started") is False and now - parse_time(running["startedAt"]) > CONNECTING
+
+
 # ---- what is wrong
 
 
@@ -193,6 +201,8 @@ def _of_pod(pod: Object, events: Iterable[Object], now: datetime) -> Iterator[Pr
         yield _no_image(pod, waiting)
     elif waiting.get("reason") in _CANNOT_RUN:
         yield _cannot_run(pod, waiting)
+    elif _is_cut_off(pod, now):
+        yield _no_database(pod)
     elif _is_starting(pod):
         yield from _not_started(pod, events)
     elif unscheduled.get("reason") == "Unschedulable":
@@ -227,6 +237,13 @@ def _out_of_memory(pod: Object, end: Object) -> Problem:
     what = f"pod {name_of(pod)} was killed for its use of memory (limit {limit}), exit code {_exit(end)}"
     advice = "in a new PipelineJob raise spec.worker.resources.limits.memory, or lower limits.cpu (a process runs for each processor)"
     return _problem("OOMKilled", what, "", advice)
+
+
+def _no_database(pod: Object) -> Problem:
+    what = f"pod {name_of(pod)} runs and waits for the database, which it cannot reach or log in to"
+    name, namespace = name_of(pod), pod["metadata"]["namespace"]
+    advice = f"check network policies, the chart's database.workerUrl and the pooler; see `kubectl logs -n {namespace} {name}`"
+    return _problem("DatabaseUnavailable", what, "", advice)
 
 
 def _no_image(pod: Object, waiting: Object) -> Problem:

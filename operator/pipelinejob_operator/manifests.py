@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,15 @@ URL_KEY = "url"  # of the Secret
 FAIL_INDEX, FAIL_JOB, STOPPED = 42, 43, 75  # a worker's exit codes
 RETRIES = 3  # of plan and finalize
 GRACE = 25  # seconds that a pod has to finish its row
+CONNECTED = "/tmp/connected"  # the file that a worker makes when it has reached its database
+# Until it passes, the container counts as not started; it never ends a pod, which waits for its database for as long as it takes.
+_REACHES_DATABASE = {
+    "exec": {"command": ["python", "-ISc", f"open({CONNECTED!r})"]},
+    "initialDelaySeconds": 3,
+    "periodSeconds": 3,
+    "timeoutSeconds": 10,
+    "failureThreshold": 2**31 - 1,
+}
 NODE_LOST = 60  # seconds until a pod on a silent node is given up; Kubernetes' own default is 300
 
 
@@ -47,6 +57,7 @@ class Target:
         spec: as the resource spells it, defaults filled in.
         image: of all its stages and rounds.
         queue: the Kueue queue for its run Jobs, where it names one.
+        url: of the database, as its pods log in.
     """
 
     namespace: str
@@ -55,6 +66,7 @@ class Target:
     spec: dict[str, Any]
     image: str
     queue: str | None
+    url: str
 
 
 def plan_job_name(name: str, uid: str) -> str:
@@ -72,9 +84,9 @@ def final_job_name(name: str, uid: str, number: int) -> str:
     return f"{name}-{uid[:5]}-final-{number}"
 
 
-def secret_name(name: str, uid: str) -> str:
-    """The Secret with the URL of the database."""
-    return f"{name}-{uid[:5]}-database"
+def secret_name(target: Target) -> str:
+    """The Secret with the URL of the database; another URL, as after an upgrade, makes another Secret: the operator may change none."""
+    return f"{target.name}-{target.uid[:5]}-database-{hashlib.sha256(target.url.encode()).hexdigest()[:6]}"
 
 
 def labels(target: Target, stage: str | None = None) -> dict[str, str]:
@@ -126,15 +138,15 @@ def run_job(target: Target, number: int, shards: int, parallelism: int, defaults
     return job
 
 
-def secret(target: Target, url: str) -> Manifest:
+def secret(target: Target) -> Manifest:
     """The database's URL, for the parent process of each pod alone."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": _metadata(target, secret_name(target.name, target.uid), labels(target)),
+        "metadata": _metadata(target, secret_name(target), labels(target)),
         "type": "Opaque",
         "immutable": True,
-        "stringData": {URL_KEY: url},
+        "stringData": {URL_KEY: target.url},
     }
 
 
@@ -205,7 +217,7 @@ def _pod(target: Target, stage: str, environment: Mapping[str, str], defaults: D
 
 
 def _container(target: Target, stage: str, environment: Mapping[str, str], defaults: Defaults) -> Manifest:
-    url = {"secretKeyRef": {"name": secret_name(target.name, target.uid), "key": URL_KEY}}
+    url = {"secretKeyRef": {"name": secret_name(target), "key": URL_KEY}}
     return {
         "name": CONTAINER,
         "image": target.image,
@@ -215,6 +227,7 @@ def _container(target: Target, stage: str, environment: Mapping[str, str], defau
         "env": [
             {"name": "PIPELINEJOB_DATABASE_URL", "valueFrom": url},
             {"name": "PIPELINEJOB_JOB", "value": target.uid},
+            {"name": "PIPELINEJOB_CONNECTED_FILE", "value": CONNECTED},
             *({"name": name, "value": value} for name, value in environment.items()),
         ],
         "resources": _resources(target, defaults),
@@ -224,6 +237,7 @@ def _container(target: Target, stage: str, environment: Mapping[str, str], defau
             "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePolicy": "File",
+        "startupProbe": _REACHES_DATABASE,
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
     }
 

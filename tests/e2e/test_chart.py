@@ -162,6 +162,35 @@ def test_upgrade_uninstallation_and_installation_lose_nothing_of_a_running_job(c
     shop.close()
 
 
+@pytest.mark.timeout(300)
+def test_pods_that_cannot_reach_the_database_say_so_and_go_on_when_they_can(cluster: Cluster, package: Path, tmp_path: Path) -> None:
+    """The way of the pods goes through PgBouncer, the operator's does not."""
+    values = tmp_path / "values.json"
+    values.write_text(cluster.helm("get", "values", RELEASE, "-n", SYSTEM, "-o", "json"))
+    upgrade = ("upgrade", RELEASE, str(package), "-n", SYSTEM, "-f", str(values), "--wait", "--timeout", "90s")
+    scale = ("scale", "deployment/pipelinejob-pgbouncer", "-n", SYSTEM)
+    shop = Shop(cluster, "pooled")
+    shop.project.catalogue(40)
+    try:
+        cluster.helm(*upgrade, "--set", "pgbouncer.enabled=true", "--set", f"pgbouncer.image={POSTGRES}")
+        shop.apply("first")
+        assert shop.wait_end("first")["phase"] == "Complete", shop.story()
+
+        cluster.kubectl(*scale, "--replicas=0")
+        cluster.kubectl("wait", "pod", "-n", SYSTEM, "-l", "app.kubernetes.io/component=pgbouncer", "--for=delete", "--timeout=60s")
+        shop.apply()
+        shop.wait(lambda: shop.condition("Complete").get("reason") == "DatabaseUnavailable", 40, "the pods' trouble")
+        assert "database.workerUrl" in shop.condition("Complete")["message"]
+        assert ("Warning", "DatabaseUnavailable") in shop.events()
+
+        cluster.kubectl(*scale, "--replicas=1")
+        assert shop.wait_end()["phase"] == "Complete", shop.story()
+        assert shop.project.table("out/job/metadata.csv") == shop.project.table("out/first/metadata.csv")
+    finally:
+        cluster.helm(*upgrade)
+    shop.close()
+
+
 class Second:
     """A release beside the first: rights in its own namespace alone, a Postgres on a volume, no CRD of its own."""
 

@@ -113,6 +113,21 @@ def told(*pods: Object, **more: Any) -> tuple[str, str]:
     return problem.reason, problem.message
 
 
+# ---- the database
+
+
+@pytest.mark.parametrize(("seconds", "started", "is_told"), [(12, False, True), (7, False, False), (300, True, False), (300, None, False)])
+def test_a_pod_that_runs_and_does_not_reach_the_database(seconds: float, started: bool | None, is_told: bool) -> None:
+    one = pod("p", phase="Running", state={"running": {"startedAt": at(0)}})
+    one["status"]["containerStatuses"][0] |= {"ready": bool(started), "started": started}
+    problem = found(one, now=seconds)
+    assert (problem is not None) == is_told
+    if problem is not None:
+        assert problem.reason == "DatabaseUnavailable"
+        assert "database.workerUrl" in problem.message
+        assert "kubectl logs -n shop p" in problem.message
+
+
 # ---- images and containers
 
 

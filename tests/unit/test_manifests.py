@@ -31,6 +31,7 @@ from pipelinejob_operator.manifests import (
 
 GOLDEN = Path(__file__).parent / "golden"
 UID = "0a1b2c3d-1111-4222-8333-444455556666"
+URL = "postgresql://host/db"
 IMAGE = "example.com/pipelinejob-worker:1.0.0"
 DEFAULTS = Defaults(
     pull_policy="IfNotPresent",
@@ -44,7 +45,7 @@ def target(**spec: Any) -> Target:
     """A PipelineJob with that in its spec."""
     fields = {"source": {"csv": "rows.csv"}, "data": {"persistentVolumeClaim": {"claimName": "catalogue"}}, **spec}
     body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "men"}, "spec": fields}
-    return Target("default", "men", UID, parse(body).spec.as_dict(), IMAGE, None)
+    return Target("default", "men", UID, parse(body).spec.as_dict(), IMAGE, None, URL)
 
 
 def rendered(case: dict[str, Any]) -> list[dict[str, Any]]:
@@ -54,9 +55,9 @@ def rendered(case: dict[str, Any]) -> list[dict[str, Any]]:
     defaults = replace(DEFAULTS, **case.get("defaults", {}))
     queue = body["metadata"].get("labels", {}).get(QUEUE_LABEL)
     image = (job.spec.worker.image if job.spec.worker else None) or IMAGE
-    it = Target(job.metadata.namespace, job.metadata.name, body["metadata"]["uid"], job.spec.as_dict(), image, queue)
+    it = Target(job.metadata.namespace, job.metadata.name, body["metadata"]["uid"], job.spec.as_dict(), image, queue, URL)
     run = run_job(it, number, shards, min(job.spec.parallelism, shards), defaults, suspend=queue is not None)
-    return [secret(it, "postgresql://host/db"), plan_job(it, defaults), run, final_job(it, number, defaults)]
+    return [secret(it), plan_job(it, defaults), run, final_job(it, number, defaults)]
 
 
 @pytest.mark.parametrize("case", sorted(path.name.removesuffix(".in.yaml") for path in GOLDEN.glob("*.in.yaml")))
@@ -78,7 +79,8 @@ class _Plain(yaml.SafeDumper):
 
 def test_names_are_labels_for_the_longest_name_and_a_late_round() -> None:
     name = "n" * MAX_NAME
-    names = [plan_job_name(name, UID), run_job_name(name, UID, 999), final_job_name(name, UID, 999), secret_name(name, UID)]
+    longest = replace(target(), name=name)
+    names = [plan_job_name(name, UID), run_job_name(name, UID, 999), final_job_name(name, UID, 999), secret_name(longest)]
     assert names[0] == f"{name}-0a1b2-plan"
     assert all(len(one) <= 63 for one in names)
     assert len(f"{run_job_name(name, UID, 999)}-{MAX_SHARDS - 1}") <= 63  # the host name of a pod
@@ -87,7 +89,16 @@ def test_names_are_labels_for_the_longest_name_and_a_late_round() -> None:
 def test_another_job_of_the_same_name_has_other_names() -> None:
     other = "9" + UID[1:]
     assert run_job_name("men", UID, 1) != run_job_name("men", other, 1)
-    assert secret_name("men", UID) != secret_name("men", other)
+    assert secret_name(target()) != secret_name(replace(target(), uid=other))
+
+
+def test_another_address_of_the_database_makes_another_secret_that_later_pods_use() -> None:
+    it, moved = target(), replace(target(), url="postgresql://elsewhere/db")
+    assert secret(it)["metadata"]["name"] != secret(moved)["metadata"]["name"]
+    (reference,) = [
+        one["valueFrom"] for one in final_job(moved, 1, DEFAULTS)["spec"]["template"]["spec"]["containers"][0]["env"] if "valueFrom" in one
+    ]
+    assert reference["secretKeyRef"]["name"] == secret(moved)["metadata"]["name"]
 
 
 @pytest.mark.parametrize("stage", ["plan", "shard", "finalize"])
