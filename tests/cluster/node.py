@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cluster import binaries, network
+from cluster import network
 from cluster.pki import Authority
 from cluster.processes import Processes, end_all, folders_in_use, of_cluster
 
@@ -112,11 +112,6 @@ class Node:
                 self._ctr("-n", "k8s.io", "images", "import", "--local", str(image))
                 seen.parent.mkdir(exist_ok=True)
                 seen.touch()
-
-    def start_kwok(self) -> None:
-        """Fake nodes: those with the annotation kwok.x-k8s.io/node=fake run their pods in name only."""
-        binaries.ensure(["kwok"])
-        self._start("kwok", f"--kubeconfig={self.kubeconfig}", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake")
 
     def _certificates(self) -> None:
         authority = Authority(self.run / "pki")
