@@ -168,8 +168,11 @@ class Reconciler:
         diagnosed = diagnose(children, pods, events, now) if job.phase not in TERMINAL else None
         if job.phase == Phase.PLANNING and job.input is None and any(job_state(child) == "complete" for child in children):
             diagnosed = Problem("PlanLost", PLAN_LOST)
-        if diagnosed is None and job.phase in (Phase.PENDING, Phase.RUNNING):
-            diagnosed = self._grants.held_back(wanted, granted) or self._connections
+        if job.phase not in (*TERMINAL, Phase.SUSPENDED):
+            if diagnosed is None:
+                diagnosed = self._grants.held_back(wanted, granted) or self._connections
+            elif diagnosed.reason == JobReason.DATABASE_UNAVAILABLE:
+                diagnosed = self._connections or diagnosed
         reported = Problem(job.problem["reason"], job.problem["message"]) if job.problem else termination(pods)
         are_live = any(is_live(pod) for pod in pods)
         return Observed(job, spec, children, rows, shards.total, granted, are_live, reported or diagnosed), diagnosed

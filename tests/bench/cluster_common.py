@@ -24,7 +24,8 @@ sys.path.append(str(ROOT / "tests"))
 from kubernetes import client, config
 
 from cluster import binaries
-from cluster.cluster import FAILURES, Cluster, up
+from cluster.cluster import Cluster
+from cluster.control import FAILURES, up
 from pipelinejob.model import API_VERSION, GROUP, KIND, VERSION
 from pipelinejob_operator.kube import PLURAL
 

@@ -6,8 +6,6 @@ a batch a second for each, as their pods would. `churn` makes and deletes jobs f
 
 from __future__ import annotations
 
-import base64
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 from cluster_common import Arena, arena, at_rate, fake_nodes, operator_pid, status_writes, usage, wait_until
 from common import BenchError
@@ -33,7 +30,7 @@ CHURN_RATE, CHURN_LIFE, CHURN_SAMPLE = 2.0, 20.0, 10.0  # jobs a second, seconds
 def measure(*, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Fills the cluster, lets it run, and restarts the operator."""
     jobs, active, window = (20, 3, 10.0) if quick else (JOBS, ACTIVE, WINDOW)
-    with arena("scale", say) as place, fake_nodes(place.cluster, running_shards=True), _ledger(place) as url:
+    with arena("scale", say) as place, fake_nodes(place.cluster, running_shards=True), place.cluster.database() as url:
         found: dict[str, Any] = {"jobs": jobs, "active": active, "before": usage(_operator(place)).resident}
         with _statuses(place) as statuses:
             began = time.monotonic()
@@ -145,26 +142,6 @@ def usage_or_none(pid: int) -> object:
 
 
 # --- Simulated pods ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _ledger(place: Arena) -> Iterator[str]:
-    """The URL of the ledger, by way of a port of kubectl's."""
-    cluster = place.cluster
-    secret = cluster.get("secret", f"{cluster.release}-postgres", cluster.namespace)
-    url = urlsplit(base64.b64decode(secret["data"]["url"]).decode())
-    command = [str(cluster.bin / "kubectl"), "--kubeconfig", str(cluster.kubeconfig), "port-forward", "--address", "127.0.0.1"]
-    target = ["-n", cluster.namespace, f"service/{cluster.release}-postgres", ":5432"]
-    process = subprocess.Popen([*command, *target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        port = process.stdout.readline().split(" ->")[0].rpartition(":")[2]
-        if not port.isdigit():
-            raise BenchError("kubectl port-forward gives no port to the ledger")
-        yield url._replace(netloc=f"{url.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cluster import cluster
+from cluster import control
 from cluster.binaries import cache
 
 
@@ -13,17 +13,17 @@ def main() -> int:
     verb = sys.argv[1] if len(sys.argv) == 2 else ""
     try:
         if verb == "up":
-            made = cluster.up("make")
+            made = control.up("make")
             print(f"KUBECONFIG={made.kubeconfig}\nDATA={made.data}\nBIN={made.bin}")
         elif verb == "down":
-            cluster.down()
+            control.down()
             print("cluster: down", file=sys.stderr)
         elif verb == "status":
-            print(cluster.owner(cache() / "run") or "no cluster")
+            print(control.owner(cache() / "run") or "no cluster")
         else:
             print("usage: python -m cluster up|down|status", file=sys.stderr)
             return 2
-    except cluster.FAILURES as error:
+    except control.FAILURES as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 1
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 import pytest
 
-from cluster import cluster as control
+from cluster import control
 from cluster.binaries import cache
 from cluster.cluster import Cluster
 

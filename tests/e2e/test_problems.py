@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import pytest
 import yaml
 
@@ -66,6 +68,26 @@ def test_a_quota_that_is_used_up(shop: Shop) -> None:
     shows(shop, "QuotaExceeded", "quota")
     shop.kubectl("delete", "resourcequota", "none")
     assert shop.wait_end()["phase"] == "Complete"
+
+
+def test_a_database_without_a_free_connection(shop: Shop) -> None:
+    with shop.cluster.database() as url, ExitStack() as stack:
+        connections = [stack.enter_context(closing(psycopg2.connect(url)))]
+        connections[0].autocommit = True  # a transaction would count once
+        cursor = connections[0].cursor()
+        cursor.execute("SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int")
+        (usable,) = cursor.fetchone()
+        while used(cursor) < usable:
+            connections.append(stack.enter_context(closing(psycopg2.connect(url))))
+        shop.apply()
+        shows(shop, "DatabaseConnections", "no free connection", "database.maxWorkers")
+    assert shop.wait_end()["phase"] == "Complete"
+
+
+def used(cursor: Any) -> int:
+    """The connections that the server has now."""
+    cursor.execute("SELECT sum(numbackends)::int FROM pg_stat_database")
+    return int(cursor.fetchone()[0])
 
 
 def test_a_pod_that_is_killed_for_its_memory(shop: Shop) -> None:
