@@ -93,8 +93,10 @@ class _LocalRun:
             return self._result(note="spec.suspend is true: set it to false and run again")
         store.be_patient(PATIENCE)
         try:
-            if not self._spec.cancel and job.rows.pending:
+            while self._may_run():
                 self._run_rows()
+                if self._signal is not None or store.stop_reason(job.uid) is None:
+                    break
             if self._signal is not None:
                 return self._interrupted()
             return self._end()
@@ -102,6 +104,15 @@ class _LocalRun:
             if error.reason is not JobReason.DATABASE_UNAVAILABLE:
                 self._give_up(error)
             raise
+
+    def _may_run(self) -> bool:
+        """Whether there are rows to run; a budget that was raised, or is kept again by what was under way, stops nothing."""
+        rows, _ = self._store.update_counts(self._job.uid)
+        stop = self._store.stop_reason(self._job.uid)
+        if stop == "budget" and not budget_breach(self._spec.failure_policy, rows):
+            self._store.update_job(self._job.uid, stop=None)
+            stop = None
+        return stop is None and rows.pending > 0
 
     def _run_rows(self) -> None:
         store, job = self._store, self._job
@@ -137,8 +148,12 @@ class _LocalRun:
 
     def _look(self) -> str | None:
         """For those who ask how the job stands: its counts; for us: whether it is to stop."""
-        self._store.update_counts(self._job.uid)
-        return self._store.stop_reason(self._job.uid)
+        rows, _ = self._store.update_counts(self._job.uid)
+        stop = self._store.stop_reason(self._job.uid)
+        if stop is None and budget_breach(self._spec.failure_policy, rows):
+            stop = "budget"
+            self._store.update_job(self._job.uid, stop=stop)
+        return stop
 
     def _count(self) -> int:
         """How many processes to start: no more than there are batches, and by default than there are cores."""
@@ -201,13 +216,13 @@ class _LocalRun:
         """Writes the files and judges the job."""
         job, store = self._job, self._store
         rows, _ = store.update_counts(job.uid)
-        cancelled = store.stop_reason(job.uid) is not None
-        if rows.pending and not cancelled:
+        stop = store.stop_reason(job.uid)
+        if rows.pending and stop is None:
             raise JobError(JobReason.SHARDS_FAILED, f"{rows.pending} rows were not run: run the same command to go on")
         store.update_job(job.uid, phase=Phase.FINALIZING)
         finalize(store, job, self._output)
         rows, _ = store.update_counts(job.uid)
-        phase, reason, message = _verdict(self._spec, rows, cancelled)
+        phase, reason, message = _verdict(self._spec, rows, cancelled=stop == "cancel")
         if reason is JobReason.FAILURE_BUDGET_EXCEEDED:
             top = store.top_failures(job.uid, 1)[0]
             message = f"{message} (most often {top.reason}, {top.count} times; {top.example})"
@@ -232,7 +247,7 @@ class _LocalRun:
         return Result(job, rows, shards, note, interrupted)
 
 
-def _verdict(spec: Spec, rows: Rows, cancelled: bool) -> tuple[Phase, JobReason | None, str | None]:
+def _verdict(spec: Spec, rows: Rows, *, cancelled: bool) -> tuple[Phase, JobReason | None, str | None]:
     if cancelled:
         done = f"{rows.total - rows.pending} of {rows.total} rows were done"
         return Phase.CANCELLED, JobReason.CANCELLED, f"cancelled: {done}, their results are kept"
@@ -257,7 +272,7 @@ def cancel(job: Job, store: Store, *, is_running: bool) -> Job:
         if job.input is not None:
             finalize(store, job, output)
         rows, _ = store.update_counts(job.uid)
-        phase, reason, message = _verdict(Spec.model_validate(job.spec), rows, True)
+        phase, reason, message = _verdict(Spec.model_validate(job.spec), rows, cancelled=True)
         store.update_job(job.uid, phase=phase, reason=reason, message=message, finished_at=datetime.now(UTC))
     return store.get_job(job.uid)
 
