@@ -146,7 +146,6 @@ CALLS: dict[str, Callable[[Store, str], object]] = {
     "shards_of_v1": lambda store, uid: store.shards_of(uid, [0]),
     "recorded_v1": lambda store, uid: store.recorded(uid, [0]),
     "record_batches_v1": lambda store, uid: store.record(uid, 0, 1, [_batch(0)]),
-    "close_round_v1": lambda store, uid: store._db.query("SELECT pipelinejob.close_round_v1(%s)", (uid,)),
     "close_round_v2": lambda store, uid: store.close_round(uid, 1),
     "update_counts_v1": lambda store, uid: store.update_counts(uid),
     "batches_v1": lambda store, uid: list(store.batches(uid)),

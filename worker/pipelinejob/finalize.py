@@ -83,7 +83,7 @@ def _record_lost(output: OutputFolder, first_row: int) -> JobError:
     return JobError(
         JobReason.OUTPUT_CONFLICT,
         f"{output.path}: the record of the batch at row {first_row} is gone: the output was changed from outside; "
-        "run again with --replace to make it anew",
+        "make it anew with a new job",
     )
 
 

@@ -360,7 +360,7 @@ def budget_breach(policy: FailurePolicy, rows: Rows) -> str | None:
     if policy.max_failed_rows is not None and rows.failed > policy.max_failed_rows:
         return (
             f"{rows.failed} of {ran} rows failed, more than spec.failurePolicy.maxFailedRows {policy.max_failed_rows}: "
-            "mend the cause, or raise it and run again"
+            "mend the cause, or raise it to go on"
         )
     limit = policy.max_failed_rows_percent
     if rows.pending and ran < JUDGED_FROM:
@@ -368,7 +368,7 @@ def budget_breach(policy: FailurePolicy, rows: Rows) -> str | None:
     if ran and 100 * rows.failed / ran > limit:  # the quotient is exact where it equals the limit; limit * ran is not
         return (
             f"{rows.failed} of {ran} rows failed ({100 * rows.failed / ran:.2f}%), more than "
-            f"spec.failurePolicy.maxFailedRowsPercent {limit:g}: mend the cause, or raise it and run again"
+            f"spec.failurePolicy.maxFailedRowsPercent {limit:g}: mend the cause, or raise it to go on"
         )
     return None
 

@@ -227,7 +227,10 @@ class _ShardRun:
         assert self._job.input is not None
         root, source = _data_root(), self._job.spec["source"]
         if not (root / source["csv"]).is_file():
-            raise JobError(JobReason.INPUT_NOT_FOUND, f"spec.source.csv: {source['csv']!r} has gone since the job was planned: put it back")
+            raise JobError(
+                JobReason.INPUT_NOT_FOUND,
+                f"spec.source.csv: {source['csv']!r} has gone since the job was planned: put it back, and make a new job",
+            )
         return {
             "csv": str(root / source["csv"]),
             "dataRoot": str(root),

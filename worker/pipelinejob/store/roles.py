@@ -32,7 +32,6 @@ FUNCTIONS = (
     "shards_of_v1",
     "recorded_v1",
     "record_batches_v1",
-    "close_round_v1",  # pods of the release before call it still
     "close_round_v2",
     "update_counts_v1",
     "batches_v1",
