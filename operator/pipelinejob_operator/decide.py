@@ -23,6 +23,11 @@ TERMINAL = frozenset({Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED})
 FOR_GOOD = frozenset(JobReason) - {JobReason.SHARDS_FAILED, JobReason.DATABASE_UNAVAILABLE}  # another try changes nothing
 
 
+def is_over(job: Job) -> bool:
+    """Whether nothing of a job runs any more, unless its owner changes it: it has ended, or was only to be planned."""
+    return job.phase in TERMINAL or (job.phase == Phase.PENDING and job.input is not None and job.spec["mode"] == "plan")
+
+
 class Step:
     """One change to the cluster or the ledger; None in place of a step means: wait for news."""
 
