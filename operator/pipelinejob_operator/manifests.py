@@ -230,7 +230,13 @@ def _container(target: Target, stage: str, environment: Mapping[str, str], defau
         },
         "terminationMessagePolicy": "File",
         # No exec: that would be a process with the Secret in its environment, for users' functions to read.
-        "readinessProbe": {"tcpSocket": {"port": READY_PORT}, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 1},
+        "readinessProbe": {
+            "tcpSocket": {"port": READY_PORT},
+            "initialDelaySeconds": 2,
+            "periodSeconds": 5,
+            "timeoutSeconds": 5,
+            "failureThreshold": 1,
+        },
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
     }
 

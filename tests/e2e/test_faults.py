@@ -155,13 +155,18 @@ def test_the_kubelet_stops_for_a_while(shop: Shop, cluster: Cluster, running: st
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
+def ready(pods: list[dict[str, Any]]) -> bool:
+    """Whether there are pods, and all reach their database."""
+    return bool(pods) and all(one["ready"] for pod in pods for one in pod["status"].get("containerStatuses", []))
+
+
 @pytest.mark.usefixtures("own_node")
 def test_a_node_is_lost_and_its_old_processes_live_on(shop: Shop, cluster: Cluster, undisturbed: dict[str, str]) -> None:
     """The pods' deletion is never answered: the operator declares them failed, so that others take over."""
     name = "lost"
     slow = [*OPTIONS["functions"], *OPTIONS["functions"], {"name": "resize", "params": {"width": 1200, "height": 1600}}]
     shop.apply(name, **{**OPTIONS, "functions": slow, "parallelism": 1})
-    shop.wait(lambda: shop.running_pods(name=name), 60, "a pod runs")
+    shop.wait(lambda: ready(shop.running_pods(name=name)), 60, "a pod runs")
     pod = shop.running_pods(name=name)[0]["metadata"]["name"]
     cluster.stop_process("kubelet")
     try:
