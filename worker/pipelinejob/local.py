@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pipelinejob import faults
-from pipelinejob.admission import Admitted, admit
+from pipelinejob.admission import Admitted, admit, check_no_redrive
 from pipelinejob.batch import Task
-from pipelinejob.commit import OutputFolder
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize, record_published
 from pipelinejob.model import Rows, Shards, Spec, budget_breach
 from pipelinejob.planning import Request
 from pipelinejob.reasons import JobError, JobReason, Phase
-from pipelinejob.status import status_of
+from pipelinejob.redriven import output_folder
 from pipelinejob.store import Job, Store
 from pipelinejob.store.ledger import batches_of
+from pipelinejob.verdict import judge, judge_root, write_status
 from pipelinejob.workers import MAX_BACKLOG, Workers
 
 PATIENCE = 600.0  # seconds that a running job waits for a database that went away
@@ -60,12 +60,12 @@ def run(request: Request, store: Store, reporter: Reporter) -> Result:
     """
     admitted = admit(request, store)
     try:
-        return _LocalRun(request, admitted, store, reporter).run()
+        return LocalRun(request, admitted, store, reporter).run()
     finally:
         admitted.lock.release()
 
 
-class _LocalRun:
+class LocalRun:
     """One run of a job by this process and its children."""
 
     def __init__(self, request: Request, admitted: Admitted, store: Store, reporter: Reporter) -> None:
@@ -75,7 +75,7 @@ class _LocalRun:
         self._log = request.home / "logs" / f"{job.namespace}-{job.name}.log"
         self._spec = Spec.model_validate(job.spec)
         self._durable = self._spec.output.fsync == "always"  # auto: here, the death of processes is survived without
-        self._output = OutputFolder(Path(job.output_root) / job.output, job.uid)
+        self._output = output_folder(job, Path(job.output_root))
         self._done = job.rows.total - job.rows.pending
         self._failed = job.rows_failed
         self._signal: int | None = None
@@ -157,7 +157,8 @@ class _LocalRun:
 
     def _count(self) -> int:
         """How many processes to start: no more than there are batches, and by default than there are cores."""
-        batches = -(-self._job.rows.pending // self._spec.sharding.batch_rows)
+        in_a_batch = self._spec.sharding.batch_rows if self._job.root_uid is None else 1  # of a redrive: who knows
+        batches = -(-self._job.rows.pending // in_a_batch)
         cores = os.cpu_count() or 1
         wanted = self._workers or min(self._spec.parallelism, cores)
         if self._workers is None and self._spec.parallelism > cores:
@@ -183,16 +184,17 @@ class _LocalRun:
             "columns": self._job.input["columns"],
             "spec": self._job.spec,
             "functions": self._job.functions,
+            "records": str(self._output.records),
         }
 
     def _tasks(self) -> Iterator[Task]:
         for shard in self._store.unfinished_shards(self._job.uid):
-            for first_row, rows, start, end, checksum in batches_of(shard, self._spec.sharding.batch_rows):
-                yield Task(shard.index, first_row, rows, start, end, checksum, {})
+            for batch in batches_of(shard, self._spec.sharding.batch_rows):
+                yield Task.of(shard.index, batch)
 
     def _finished(self, committer: Committer, task: Task, attempt: Path, failed: int) -> None:
         committer.put(task.shard, attempt)
-        self._done += task.rows
+        self._done += task.to_run
         self._failed += failed
 
     def _check(self, committer: Committer) -> tuple[bool, bool]:
@@ -221,11 +223,9 @@ class _LocalRun:
             raise JobError(JobReason.SHARDS_FAILED, f"{rows.pending} rows were not run: run the same command to go on")
         store.update_job(job.uid, phase=Phase.FINALIZING)
         finalize(store, job, self._output)
-        rows, _ = store.update_counts(job.uid)
-        phase, reason, message = _verdict(self._spec, rows, cancelled=stop == "cancel")
-        if reason is JobReason.FAILURE_BUDGET_EXCEEDED:
-            top = store.top_failures(job.uid, 1)[0]
-            message = f"{message} (most often {top.reason}, {top.count} times; {top.example})"
+        judge_root(store, job)
+        faults.point("judged")
+        phase, reason, message = judge(store, job, cancelled=stop == "cancel")
         store.update_job(job.uid, phase=phase, reason=reason, message=message, finished_at=datetime.now(UTC))
         return self._result()
 
@@ -234,27 +234,14 @@ class _LocalRun:
         store, job = self._store, self._job
         try:
             finalize(store, job, self._output)
+            judge_root(store, job)
         except (OSError, JobError) as second:
             self._reporter.say(f"could not write the results of what is done: {second}")
         store.update_counts(job.uid)
         store.update_job(job.uid, phase=Phase.FAILED, reason=error.reason, message=error.message, finished_at=datetime.now(UTC))
 
     def _result(self, note: str | None = None, interrupted: int | None = None) -> Result:
-        rows, shards = self._store.update_counts(self._job.uid)
-        job = self._store.get_job(self._job.uid)
-        status = status_of(job, rows, shards, self._store.top_failures(job.uid)).as_dict()
-        self._store.update_job(job.uid, status=status)
-        return Result(job, rows, shards, note, interrupted)
-
-
-def _verdict(spec: Spec, rows: Rows, *, cancelled: bool) -> tuple[Phase, JobReason | None, str | None]:
-    if cancelled:
-        done = f"{rows.total - rows.pending} of {rows.total} rows were done"
-        return Phase.CANCELLED, JobReason.CANCELLED, f"cancelled: {done}, their results are kept"
-    breach = budget_breach(spec.failure_policy, rows)
-    if breach:
-        return Phase.FAILED, JobReason.FAILURE_BUDGET_EXCEEDED, breach
-    return Phase.COMPLETE, None, None
+        return Result(*write_status(self._store, self._job.uid), note, interrupted)
 
 
 def interrupted_message(rows: Rows) -> str:
@@ -266,13 +253,13 @@ def cancel(job: Job, store: Store, *, is_running: bool) -> Job:
     """Cancels a job for good: a running one hears of it through the ledger, another is finalized here."""
     if job.phase in (Phase.COMPLETE, Phase.CANCELLED):
         return job
+    check_no_redrive(job, store)
     store.update_job(job.uid, stop="cancel")
     if not is_running:
-        output = OutputFolder(Path(job.output_root) / job.output, job.uid)
         if job.input is not None:
-            finalize(store, job, output)
-        rows, _ = store.update_counts(job.uid)
-        phase, reason, message = _verdict(Spec.model_validate(job.spec), rows, cancelled=True)
+            finalize(store, job, output_folder(job, Path(job.output_root)))
+            judge_root(store, job)
+        phase, reason, message = judge(store, job, cancelled=True)
         store.update_job(job.uid, phase=phase, reason=reason, message=message, finished_at=datetime.now(UTC))
     return store.get_job(job.uid)
 
