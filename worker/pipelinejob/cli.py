@@ -205,6 +205,59 @@ def cancel(name: Name, namespace: Namespace = "default", database: DatabaseUrl =
 
 
 @app.command()
+def suspend(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
+    """Stop a job until it is resumed; what is done is kept."""
+    with _store(database) as store:
+        job = _job(store, namespace, name)
+        result = _result(store, local.suspend(job, store, is_running=_running(job)))
+        top = store.top_failures(result.job.uid)
+    report.show_status(result, top, json=json)
+
+
+@app.command()
+def resume(
+    name: Name,
+    workers: Workers = None,
+    namespace: Namespace = "default",
+    database: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Go on with a job that was suspended or interrupted, as the ledger has it."""
+    began = time.monotonic()
+    with _store(database) as store, report.console_reporter() as reporter:
+        job = _job(store, namespace, name)
+        if job.root_uid is not None:
+            root = store.get_job(job.root_uid).name
+            raise JobError(JobReason.INVALID_SPEC, f"{name!r} is a redrive: 'pipelinejob redrive {root}' goes on with it")
+        document, functions = jobfile.reopen(job, suspend=False)
+        roots = data_root(job.data_root), Path(job.output_root)
+        request = planning.Request(document, functions, *roots, _home(), workers, job.row_limit, False)
+        try:
+            result = local.run(request, store, reporter)
+        except JobError as error:
+            known = None if error.reason is JobReason.DATABASE_UNAVAILABLE else _find(store, document)
+            raise typer.Exit(_fail(error, json, began, document, known)) from None
+        top = store.top_failures(result.job.uid)
+    report.show_result(result, top, json=json, seconds=time.monotonic() - began)
+    raise typer.Exit(_exit_code(result))
+
+
+@app.command()
+def scale(
+    name: Name,
+    parallelism: Annotated[int, typer.Argument(min=1, max=10_000, help="How many processes.", show_default=False)],
+    namespace: Namespace = "default",
+    database: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Set how many processes a job may have, also while it runs."""
+    with _store(database) as store:
+        result = _result(store, local.scale(_job(store, namespace, name), store, parallelism))
+        top = store.top_failures(result.job.uid)
+    report.show_status(result, top, json=json)
+
+
+@app.command()
 def delete(
     name: Name,
     output: Annotated[bool, typer.Option("--output", help="Delete its output folder, too.")] = False,

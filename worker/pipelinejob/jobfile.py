@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 
 from pipelinejob import model
-from pipelinejob.functions import resolve_functions
+from pipelinejob.functions import loading, resolve_functions
 from pipelinejob.model import PipelineJob
 from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.store import Job
 
 MAX_VALUES = 1_000_000  # with aliases, a small file can hold any number
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
@@ -99,6 +100,25 @@ _JsonTypesLoader.yaml_constructors = {
     f"{_TAG}merge": yaml.SafeLoader.yaml_constructors[f"{_TAG}str"],  # where it is no key
     None: yaml.SafeLoader.yaml_constructors[None],  # an error for every other tag
 }
+
+
+def reopen(job: Job, **fields: object) -> tuple[PipelineJob, list[dict[str, Any]]]:
+    """A job of the ledger as `load` gives one, with other values of mutable fields.
+
+    Raises:
+        JobError: InvalidSpec, when the code of a function is gone.
+    """
+    metadata = {"name": job.name, "namespace": job.namespace}
+    spec = {**job.spec, **fields}
+    document = model.parse({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": spec})
+    functions = []
+    for index, entry in enumerate(job.functions):
+        try:
+            with redirect_stdout(sys.stderr):  # users' code may print when it is loaded
+                functions.append({**entry, "digest": loading.load(entry).digest})
+        except ValueError as error:
+            raise JobError(JobReason.INVALID_SPEC, f"spec.functions[{index}]: {error}") from None
+    return document, functions
 
 
 def load(path: Path) -> tuple[PipelineJob, list[dict[str, Any]]]:

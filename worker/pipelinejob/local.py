@@ -16,7 +16,7 @@ from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize, record_published
 from pipelinejob.model import Rows, Shards, Spec, budget_breach
 from pipelinejob.planning import Request
-from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
 from pipelinejob.redriven import output_folder
 from pipelinejob.store import Job, Store
 from pipelinejob.store.ledger import batches_of
@@ -79,6 +79,7 @@ class LocalRun:
         self._done = job.rows.total - job.rows.pending
         self._failed = job.rows_failed
         self._signal: int | None = None
+        self._scaled_to = self._spec.parallelism
 
     def run(self) -> Result:
         job, store = self._job, self._store
@@ -90,7 +91,9 @@ class LocalRun:
             store.update_job(job.uid, stop="cancel")
         elif self._spec.suspend:
             store.update_job(job.uid, phase=Phase.SUSPENDED)
-            return self._result(note="spec.suspend is true: set it to false and run again")
+            return self._result(note=f"spec.suspend is true: 'pipelinejob resume {job.name}' goes on, or false in its file and another run")
+        if job.stop == "suspend":  # of a run that died before it had stopped
+            store.update_job(job.uid, stop=None)
         store.be_patient(PATIENCE)
         try:
             while self._may_run():
@@ -99,6 +102,8 @@ class LocalRun:
                     break
             if self._signal is not None:
                 return self._interrupted()
+            if store.stop_reason(job.uid) == "suspend":
+                return self._suspended()
             return self._end()
         except JobError as error:
             if error.reason is not JobReason.DATABASE_UNAVAILABLE:
@@ -141,19 +146,22 @@ class LocalRun:
             try:
                 workers.start()
                 committer.start()
-                workers.run(self._tasks(), lambda: self._check(committer))
+                workers.run(self._tasks(), lambda: self._check(committer, workers))
             finally:
                 workers.stop()
                 committer.finish()
 
     def _look(self) -> str | None:
-        """For those who ask how the job stands: its counts; for us: whether it is to stop."""
+        """For those who ask how the job stands: its counts; for us: whether it is to stop, and how many processes it is to have."""
         rows, _ = self._store.update_counts(self._job.uid)
-        stop = self._store.stop_reason(self._job.uid)
-        if stop is None and budget_breach(self._spec.failure_policy, rows):
-            stop = "budget"
-            self._store.update_job(self._job.uid, stop=stop)
-        return stop
+        job = self._store.get_job(self._job.uid)
+        if job.spec["parallelism"] != self._spec.parallelism:
+            self._spec = self._spec.model_copy(update={"parallelism": job.spec["parallelism"]})
+            self._workers = None  # later word than --workers
+        if job.stop is None and budget_breach(self._spec.failure_policy, rows):
+            self._store.update_job(job.uid, stop="budget")
+            return "budget"
+        return job.stop
 
     def _count(self) -> int:
         """How many processes to start: no more than there are batches, and by default than there are cores."""
@@ -197,8 +205,11 @@ class LocalRun:
         self._done += task.to_run
         self._failed += failed
 
-    def _check(self, committer: Committer) -> tuple[bool, bool]:
+    def _check(self, committer: Committer, workers: Workers) -> tuple[bool, bool]:
         """(may take new batches, must end now)."""
+        if self._spec.parallelism != self._scaled_to:
+            self._scaled_to = self._spec.parallelism
+            workers.resize(self._count())
         self._reporter.progress(self._done, self._job.rows_total, self._failed)
         must_end = self._signal is not None or committer.stopping is not None or committer.error is not None
         return committer.backlog < MAX_BACKLOG, must_end
@@ -213,6 +224,12 @@ class LocalRun:
         message = interrupted_message(rows)
         self._store.update_job(self._job.uid, message=message)
         return self._result(note=message, interrupted=self._signal)
+
+    def _suspended(self) -> Result:
+        rows, _ = self._store.update_counts(self._job.uid)
+        message = suspended_message(self._job, rows)
+        self._store.update_job(self._job.uid, phase=Phase.SUSPENDED, message=message, stop=None)
+        return self._result(note=message)
 
     def _end(self) -> Result:
         """Writes the files and judges the job."""
@@ -247,6 +264,37 @@ class LocalRun:
 def interrupted_message(rows: Rows) -> str:
     """What a person is told about a job that stopped before its end."""
     return f"interrupted at row {rows.total - rows.pending} of {rows.total}: run the same command to go on"
+
+
+def suspended_message(job: Job, rows: Rows) -> str:
+    """What a person is told about a job that rests."""
+    return f"suspended at row {rows.total - rows.pending} of {rows.total}: 'pipelinejob resume {job.name}' goes on"
+
+
+def suspend(job: Job, store: Store, *, is_running: bool) -> Job:
+    """Stops a job until it is resumed: a running one hears of it through the ledger, and what is under way runs again later.
+
+    Raises:
+        JobError: InvalidSpec, when it has ended, or is being cancelled.
+    """
+    if job.phase in ENDS or job.stop == "cancel":
+        state = "is being cancelled" if job.stop == "cancel" and job.phase not in ENDS else f"has ended ({job.phase})"
+        raise JobError(JobReason.INVALID_SPEC, f"the job {job.name!r} {state}: there is nothing to suspend")
+    fields = {"stop": "suspend"} if is_running else {"phase": Phase.SUSPENDED, "message": suspended_message(job, job.rows)}
+    store.update_job(job.uid, spec={**job.spec, "suspend": True}, **fields)
+    return store.get_job(job.uid)
+
+
+def scale(job: Job, store: Store, parallelism: int) -> Job:
+    """Sets how many processes a job may have; a running one follows within seconds.
+
+    Raises:
+        JobError: InvalidSpec, when it has ended.
+    """
+    if job.phase in ENDS:
+        raise JobError(JobReason.INVALID_SPEC, f"the job {job.name!r} has ended ({job.phase}): there is nothing to scale")
+    store.update_job(job.uid, spec={**job.spec, "parallelism": parallelism})
+    return store.get_job(job.uid)
 
 
 def cancel(job: Job, store: Store, *, is_running: bool) -> Job:

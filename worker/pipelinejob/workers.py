@@ -156,7 +156,12 @@ class Workers:
 
     def start(self) -> None:
         """Starts the processes; they load while the caller goes on."""
-        for _ in range(self._count):
+        self.resize(self._count)
+
+    def resize(self, count: int) -> None:
+        """From now on this many processes; those that are too many end what they have in hand."""
+        self._count = count
+        while len(self._children) < count:
             self._start_child()
 
     def run(self, tasks: Iterator[Task], check: Callable[[], tuple[bool, bool]]) -> None:
@@ -176,6 +181,7 @@ class Workers:
             for key, _ in self._selector.select(timeout=0.2):
                 self._hear(key.data)
             self._kill_overrunning()
+            self._end_surplus()
 
     def stop(self) -> None:
         """Kills all processes."""
@@ -189,7 +195,7 @@ class Workers:
 
     def _feed(self, tasks: Iterator[Task]) -> None:
         for ahead in range(AHEAD):  # breadth first: every child has one before any has two
-            for child in self._children:
+            for child in self._children[: self._count]:
                 if len(child.tasks) > ahead:
                     continue
                 task = self._again.popleft() if self._again else next(tasks, None)
@@ -257,7 +263,8 @@ class Workers:
         where = f"row {row}" if row != IDLE else "its start"
         self._say(f"a worker process died at {where} ({child.overran or _how_it_ended(child)}): its batch runs again in another")
         self._again.extendleft(reversed(tasks))
-        self._start_child()
+        if len(self._children) < self._count:
+            self._start_child()
 
     def _doom(self, child: Child, row: int, position: int) -> list[str] | None:
         """[reason, function, message] when this row is not to be tried again."""
@@ -267,6 +274,12 @@ class Workers:
         if self._deaths[row] >= DEATHS_OF_A_ROW:
             return [RowReason.FUNCTION_ERROR.value, name, _how_it_ended(child)]
         return None
+
+    def _end_surplus(self) -> None:
+        for child in [child for child in self._children[self._count :] if not child.tasks]:
+            self._selector.unregister(child.output)
+            self._children.remove(child)
+            child.end()
 
     def _kill_overrunning(self) -> None:
         for child in self._children:
