@@ -104,8 +104,7 @@ def _unchanged(root: Job) -> list[dict[str, Any]]:
 
 def _check_same(root: Job, job: PipelineJob, file: Path) -> None:
     changed = redrive_differences(root.spec, job.spec)
-    if job.metadata.name != root.name:
-        changed.append("metadata.name")
+    changed += [f"metadata.{key}" for key in ("name", "namespace") if getattr(job.metadata, key) != getattr(root, key)]
     if changed:
         raise JobError(
             JobReason.INVALID_SPEC,
