@@ -9,6 +9,7 @@ from typing import Any
 from pipelinejob.functions.resolve import resolve_functions
 from pipelinejob.model import MUTABLE, PipelineJob, Spec, parse
 from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.specs import as_redrive
 from pipelinejob.store import Job
 
 
@@ -26,6 +27,8 @@ def accept(body: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> Pipe
     lines = list(_problems(job))
     if lines:
         raise JobError(JobReason.INVALID_SPEC, "\n".join(lines))
+    if job.spec.source.failed_rows_of is not None:  # into the output of the job whose rows it runs
+        return job.model_copy(update={"spec": as_redrive(job.spec)})
     _check_output(job, body, others)
     return job
 
@@ -67,7 +70,12 @@ def _check_output(job: PipelineJob, body: Mapping[str, Any], others: Iterable[Ma
 
 def _holds_output(body: Mapping[str, Any]) -> bool:
     conditions = body.get("status", {}).get("conditions", [])
-    return body["spec"].get("mode") != "plan" and not any(one["type"] == "Accepted" and one["status"] == "False" for one in conditions)
+    shares = body["spec"]["source"].get("failedRowsOf") is not None
+    return (
+        not shares
+        and body["spec"].get("mode") != "plan"
+        and not any(one["type"] == "Accepted" and one["status"] == "False" for one in conditions)
+    )
 
 
 def _age(body: Mapping[str, Any]) -> tuple[str, str]:
@@ -96,7 +104,8 @@ def current_spec(job: Job, body: Mapping[str, Any]) -> Spec:
     live = {key: body["spec"][key] for key in MUTABLE if key in body["spec"]}
     kept = {key: value for key, value in job.spec.items() if key not in MUTABLE and value is not None}
     document = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": body["metadata"], "spec": {**kept, **live}}
-    return parse(document).spec
+    spec = parse(document).spec
+    return spec if spec.source.failed_rows_of is None else as_redrive(spec)
 
 
 def is_answered(body: Mapping[str, Any]) -> bool:

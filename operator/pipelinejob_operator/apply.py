@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelinejob.model import PipelineJob
+from pipelinejob.model import FailedRowsOf, PipelineJob
 from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.specs import redrive_differences
 from pipelinejob.store import Job, Store, roles
 from pipelinejob_operator import manifests
 from pipelinejob_operator.decide import (
@@ -135,6 +136,9 @@ def _insert(store: Store, uid: str, accepted: PipelineJob, generation: int, imag
             f"metadata.name: the ledger has a job {name!r} of the namespace {namespace!r} that was run outside the cluster: "
             "choose another name",
         )
+    place: dict[str, object] = {"output": posixpath.normpath(accepted.output_path)}
+    if spec.source.failed_rows_of is not None:
+        place = redrive_of(store, accepted, spec.source.failed_rows_of)
     if old is not None:
         store.mark_deleted(old.uid)
     job = store.insert_job(
@@ -146,12 +150,38 @@ def _insert(store: Store, uid: str, accepted: PipelineJob, generation: int, imag
         functions=[],
         digest="",
         data_root=DATA,
-        output=posixpath.normpath(accepted.output_path),
         output_root=DATA,
         generation=generation,
         image=(spec.worker.image if spec.worker else None) or image,
+        **place,
     )
     return job, old.uid if old is not None else None
+
+
+def redrive_of(store: Store, accepted: PipelineJob, wanted: FailedRowsOf) -> dict[str, object]:
+    """What a redrive's row has of the job whose rows it runs.
+
+    Raises:
+        JobError: InvalidSpec, when that job is not there, has not ended, or is another kind of job.
+    """
+    root = store.find_job(accepted.metadata.namespace, wanted.name)
+    if root is None or root.generation is None:
+        raise _no_redrive(f"there is no PipelineJob {wanted.name!r} in this namespace")
+    if root.root_uid is not None:
+        raise _no_redrive(f"{wanted.name!r} is a redrive itself: name the job whose rows it runs")
+    if root.phase not in TERMINAL or root.input is None or root.spec["mode"] == "plan":
+        raise _no_redrive(f"{wanted.name!r} has run no rows, or has not ended (it is {root.phase}): apply this again when it has")
+    if (other := store.unfinished_redrive(root.uid)) is not None:
+        raise _no_redrive(f"{other.name!r} runs rows of {wanted.name!r} now: apply this again when it has ended")
+    if changed := redrive_differences(root.spec, accepted.spec):
+        raise _no_redrive(f"{wanted.name!r} has other values of {', '.join(changed)}: a redrive may change functions and worker alone")
+    number = max((one.redrive or 0 for one in store.redrives(root.uid)), default=0) + 1
+    selection = {"reasons": sorted(set(wanted.reasons)) or None, "pending": False}
+    return {"output": root.output, "root_uid": root.uid, "redrive": number, "selection": selection}
+
+
+def _no_redrive(message: str) -> JobError:
+    return JobError(JobReason.INVALID_SPEC, f"spec.source.failedRowsOf.name: {message}")
 
 
 def _open_round(store: Store, job: Job) -> None:

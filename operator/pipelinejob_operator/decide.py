@@ -96,6 +96,7 @@ class Observed:
         allowance: how many pods it may run at once: spec.parallelism, unless the database has no room for so many.
         are_live: whether any of its pods has not ended.
         problem: what a pod reported, or what is wrong with the pods.
+        redrive: the name of a redrive of it that has not ended.
     """
 
     job: Job
@@ -106,6 +107,7 @@ class Observed:
     allowance: int
     are_live: bool = False
     problem: Problem | None = None
+    redrive: str | None = None
 
     def child(self, name: str) -> Mapping[str, Any] | None:
         """The Job of that name, if it is there."""
@@ -135,8 +137,12 @@ def decide(seen: Observed) -> Step | None:
 
 
 def _reopen(seen: Observed) -> Step | None:
-    """A job that broke its failure budget goes on when the budget is raised."""
-    if seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED or budget_breach(seen.spec.failure_policy, seen.rows):
+    """A job that broke its failure budget goes on when the budget is raised, or kept after a redrive."""
+    if (
+        seen.redrive is not None
+        or seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED
+        or budget_breach(seen.spec.failure_policy, seen.rows)
+    ):
         return None
     return Enter(Phase.PENDING, clear_stop=True)
 

@@ -62,6 +62,8 @@ class Reconciler:
         self._keys: dict[str, Key] = {}  # by uid, as the next two
         self._counts: dict[str, tuple[Rows, Shards]] = {}
         self._top: dict[str, tuple[int, list[TopFailure]]] = {}
+        self._redriven: set[Key] = set()  # whose counts a redrive has moved since their status was written
+        self._knows_redriven = False
         self._connections: Problem | None = None
         self._is_away = False  # the database
         self._ticked = time.monotonic()
@@ -94,9 +96,10 @@ class Reconciler:
         body: Mapping[str, Any] | None = self._kube.job(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
             body = await self._forget(key)
-        if body is None or is_settled(body):
-            if body is not None:
-                self._grants.release(body["metadata"]["uid"])
+        if body is None:
+            return
+        if is_settled(body) and key not in self._redriven:
+            self._grants.release(body["metadata"]["uid"])
             return
         try:
             await self._advance(key, body)
@@ -139,8 +142,18 @@ class Reconciler:
             job = await self._applier.apply(step, seen, body)
         else:
             raise RuntimeError(f"no end after {MAX_STEPS} steps; the last was {step}")
+        if job.root_uid is not None and job.phase in TERMINAL:
+            await self._look_at_root(job.root_uid)
         await self._report(key, body, seen, diagnosed)
+        self._redriven.discard(key)
         await self._plan_next_look(key, body, seen, diagnosed)
+
+    async def _look_at_root(self, uid: str) -> None:
+        """A redrive has ended: the job whose rows it ran has other counts, and may keep its budget now."""
+        root = await self._ledger(lambda store: _get(store, uid))
+        if root is not None:
+            self._redriven.add((root.namespace, root.name))
+            self.queue.add((root.namespace, root.name))
 
     # ---- observe
 
@@ -186,7 +199,11 @@ class Reconciler:
                 diagnosed = self._connections or diagnosed
         reported = Problem(job.problem["reason"], job.problem["message"]) if job.problem else termination(pods)
         are_live = any(is_live(pod) for pod in pods)
-        return Observed(job, spec, children, rows, shards.total, granted, are_live, reported or diagnosed), diagnosed
+        redrive = None
+        if job.phase in TERMINAL and job.reason == JobReason.FAILURE_BUDGET_EXCEEDED:
+            redrive = await self._ledger(lambda store: store.unfinished_redrive(job.uid))
+        redriven_by = redrive.name if redrive is not None else None
+        return Observed(job, spec, children, rows, shards.total, granted, are_live, reported or diagnosed, redriven_by), diagnosed
 
     async def _count(self, job: Job, children: list[dict[str, Any]]) -> tuple[Rows, Shards]:
         """The counts as of the last tick; as of now where a decision hangs on them."""
@@ -352,6 +369,11 @@ class Reconciler:
             body = self._kube.job(key)
             if body is not None and not is_answered(body):
                 await self._look_again(key, body["metadata"]["uid"])
+        if not self._knows_redriven:  # after a start: what the one before us had still to say of them
+            for key in await self._ledger(lambda store: store.redriven()):
+                self._redriven.add(key)
+                self.queue.add(key)
+            self._knows_redriven = True
         live = await self._ledger(lambda store: store.live_uids())
         for uid, key in live.items():
             body = self._kube.job(key)

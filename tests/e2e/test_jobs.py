@@ -54,6 +54,31 @@ def test_the_sample_job_completes_with_the_bytes_and_the_ledger_of_a_laptop(clus
         shutil.rmtree(cluster.data / document["spec"]["output"]["path"], ignore_errors=True)
 
 
+def test_failed_rows_run_again_into_the_output_of_their_job(shop: Shop, tmp_path: Path, database: str) -> None:
+    late = [3, 4, 21, 37]
+    spec = {"sharding": {"batchRows": 5, "rowsPerShard": 20}, "failurePolicy": {"maxFailedRowsPercent": 5}}
+    shop.project.catalogue(60)
+    clean = shop.laptop(tmp_path, database, **spec)
+    for row in late:
+        (shop.root / f"img/{1000 + row}.jpg").rename(shop.root / f"late-{row}")
+    shop.apply(**spec)
+    status = shop.wait_end()
+    assert (status["phase"], status["rows"]["failed"]) == ("Failed", 4) and shop.condition("Failed")["reason"] == "FailureBudgetExceeded"
+
+    for row in late:
+        (shop.root / f"late-{row}").rename(shop.root / f"img/{1000 + row}.jpg")
+    shop.apply("again", **{**spec, "source": {"failedRowsOf": {"name": "job", "reasons": ["ImageNotFound"]}}, "output": {}})
+    again = shop.wait_end("again")
+    assert (again["phase"], again["rows"]["total"], again["rows"]["succeeded"], again["output"]) == ("Complete", 4, 4, "out/job")
+    root = shop.wait_phase("Complete")
+    assert (root["rows"]["succeeded"], root["rows"]["failed"]) == (60, 0)
+    ignored = {"manifest.json": ""}
+    assert shop.project.tree("out/job") | ignored == clean.tree("out/job") | ignored
+
+    shop.apply("wrong", **{**spec, "source": {"failedRowsOf": {"name": "nobody"}}, "output": {}})
+    assert shop.wait_end("wrong")["phase"] == "Failed" and "no PipelineJob 'nobody'" in shop.condition("Accepted", "wrong")["message"]
+
+
 BATCHES = (
     "SELECT coalesce(json_agg(b ORDER BY first_row), '[]') FROM (SELECT first_row, rows, succeeded, filtered, skipped, failed, images,"
     " bytes, images_sha256, inputs_sha256, columns FROM pipelinejob.batches WHERE {}) b"

@@ -59,6 +59,16 @@ def test_the_younger_of_two_jobs_with_overlapping_outputs_is_refused() -> None:
     accept(body("new", "2026-01-02T00:00:00Z", output={"path": "out/a"}, data=elsewhere), [older])
 
 
+def test_a_redrive_shares_an_output_and_has_no_budget() -> None:
+    older = body("old", output={"path": "out/a"})
+    again = body("again", "2026-01-02T00:00:00Z", source={"csv": "rows.csv", "failedRowsOf": {"name": "old"}}, output={"path": "out/a"})
+    assert accept(again, [older]).spec.failure_policy.max_failed_rows_percent == 100
+    accept(body("new", "2026-01-03T00:00:00Z", output={"path": "out/b"}), [older, again])
+    assert "'old'" in refusal(body("new", "2026-01-03T00:00:00Z", output={"path": "out/a"}), [again, older])
+    wrong = body("again", source={"csv": "rows.csv", "failedRowsOf": {"name": "old", "reasons": ["Nonsense"]}})
+    assert "spec.source.failedRowsOf.reasons: must be of MalformedRow" in refusal(wrong, [older])
+
+
 def test_a_job_that_only_plans_is_in_nobodys_way() -> None:
     older = body("old", output={"path": "out/a"}, mode="plan")
     younger = body("new", "2026-01-02T00:00:00Z", output={"path": "out/a"})

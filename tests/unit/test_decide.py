@@ -38,7 +38,7 @@ def seen(phase: Phase, *children: dict[str, Any], spec: dict[str, Any] | None = 
     now = datetime.now(UTC)
     fields |= {"uid": UID, "namespace": "default", "name": "men", "phase": phase, "spec": current.as_dict(), "round": 1, "round_done": 0}
     fields |= {"input": None if phase == Phase.PLANNING else PLANNED, "created_at": now}
-    fields |= {key: of.pop(key) for key in list(of) if key in Job._fields and key != "problem"}
+    fields |= {key: of.pop(key) for key in list(of) if key in Job._fields and key not in ("problem", "redrive")}
     base = Observed(Job(**fields), current, children, counts(pending), 5, current.parallelism)
     return replace(base, **of)
 
@@ -170,6 +170,12 @@ def test_a_broken_budget_is_judged_at_the_end_and_reopened_when_it_is_raised() -
     assert decide(seen(Phase.FAILED, **failed)) is None
     raised = {"failurePolicy": {"maxFailedRowsPercent": 6}}
     assert decide(seen(Phase.FAILED, spec=raised, **failed)) == Enter(Phase.PENDING, clear_stop=True)
+
+
+def test_a_budget_that_a_redrive_brings_back_waits_for_its_end() -> None:
+    failed: dict[str, Any] = {"rows": counts(0, failed=5), "reason": JobReason.FAILURE_BUDGET_EXCEEDED}
+    assert decide(seen(Phase.FAILED, redrive="men-again", **failed)) is None
+    assert decide(seen(Phase.FAILED, **failed)) == Enter(Phase.PENDING, clear_stop=True)
 
 
 def test_a_job_with_its_last_pods_on_a_lost_node_is_not_waited_for() -> None:

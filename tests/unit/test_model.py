@@ -29,6 +29,7 @@ FULL: dict[str, Any] = {
         "source": {
             "csv": "a.csv", "images": "img/{id}.jpg", "idColumn": "sku", "where": {"year": {"gte": 2010}, "name": ["x", 1]},
             "delimiter": ";", "encoding": "cp1252", "maxPixels": 5, "maxBytes": 6,
+            "failedRowsOf": {"name": "old", "reasons": ["ImageNotFound"]},
         },
         "functions": [{"name": "mark", "params": {"a": [1, {"b": None}]}, "file": "fn.py", "module": None, "timeoutSeconds": 9}],
         "output": {"path": "out/x", "format": "png", "quality": 90, "background": "#00ff00", "urlColumn": "link", "fsync": "never"},
@@ -85,7 +86,7 @@ def test_every_default() -> None:
     assert job.spec.as_dict() == {
         "source": {
             "csv": "fashion/styles.csv", "images": None, "idColumn": "id", "where": {}, "delimiter": ",", "encoding": "utf-8",
-            "maxPixels": 100_000_000, "maxBytes": 67_108_864,
+            "maxPixels": 100_000_000, "maxBytes": 67_108_864, "failedRowsOf": None,
         },
         "functions": [],
         "output": {"path": None, "format": "jpeg", "quality": 75, "background": "white", "urlColumn": "url", "fsync": "auto"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import uuid
@@ -14,8 +13,9 @@ from pipelinejob.commit import OURS, claim_output, move_away, read_owner
 from pipelinejob.lock import JobLock
 from pipelinejob.model import MUTABLE, Spec, job_digest
 from pipelinejob.paths import make_folder
-from pipelinejob.planning import Request, check_empty, inspect, save_plan, scan
-from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
+from pipelinejob.planning import Request, check_empty, input_changed, inspect, save_plan, scan
+from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.specs import differences
 from pipelinejob.store import Job, Store
 
 
@@ -71,14 +71,6 @@ def _check_same(request: Request, job: Job) -> None:
         changed.append(f"--limit (it was {job.row_limit or 'not given'})")
     if changed:
         raise _not_the_same(job, f"exists with other values of {', '.join(changed)}")
-
-
-def differences(path: str, old: object, new: object) -> list[str]:
-    """The fields, below this path, that have other values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [field for key in keys for field in differences(f"{path}.{key}", old.get(key), new.get(key))]
-    return [] if old == new else [path]
 
 
 def _not_the_same(job: Job, what: str) -> JobError:
@@ -196,29 +188,17 @@ def check_no_redrive(job: Job, store: Store) -> None:
     Raises:
         JobError: InvalidSpec.
     """
-    for redrive in store.redrives(job.uid):
-        if redrive.phase not in ENDS:
-            raise JobError(
-                JobReason.INVALID_SPEC,
-                f"{redrive.name!r} was interrupted: go on with it first ('pipelinejob redrive {job.name}'), "
-                f"or end it ('pipelinejob cancel {redrive.name}')",
-            )
+    redrive = store.unfinished_redrive(job.uid)
+    if redrive is not None:
+        raise JobError(
+            JobReason.INVALID_SPEC,
+            f"{redrive.name!r} was interrupted: go on with it first ('pipelinejob redrive {job.name}'), "
+            f"or end it ('pipelinejob cancel {redrive.name}')",
+        )
 
 
 def _file(job: Job, name: str) -> Path:
     return Path(job.output_root) / job.output / name
-
-
-def input_changed(csv: Path, job: Job) -> str | None:
-    """What is different about a CSV; the same size and time are taken for the same file, else its digest decides."""
-    if job.input is None:
-        return None
-    status = csv.stat()
-    if (status.st_size, status.st_mtime_ns) == (job.input["bytes"], job.input["mtime_ns"]):
-        return None
-    with open(csv, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return None if digest == job.input["sha256"] else "it has another digest"
 
 
 def delete(job: Job, store: Store, *, with_output: bool) -> None:

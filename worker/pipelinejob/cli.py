@@ -275,6 +275,10 @@ def delete(
 
 def _request(file: Path, data: str, output_root: str | None, workers: int | None, limit: int | None, replace: bool) -> planning.Request:
     job, functions = jobfile.load(file)
+    if job.spec.source.failed_rows_of is not None:
+        name = job.spec.source.failed_rows_of.name
+        message = f"spec.source.failedRowsOf: is for a cluster; on one machine run 'pipelinejob redrive {name} -f {file}'"
+        raise JobError(JobReason.INVALID_SPEC, message)
     root = data_root(data)
     outputs = Path(output_root) if output_root is not None else root
     if output_root is not None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.alias_generators import to_camel
 
 from pipelinejob import template, where
-from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.reasons import JobError, JobReason, Phase, RowReason
 
 GROUP, VERSION, KIND = "pipelinejob.dev", "v1alpha1", "PipelineJob"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -44,6 +44,23 @@ class Model(BaseModel):
     """A part of the resource: camelCase outside, unknown fields refused, no silent conversions."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True, frozen=True)
+
+
+class FailedRowsOf(Model):
+    """Which rows of which job a redrive runs again."""
+
+    name: str = Field(min_length=1, description="The PipelineJob, in the same namespace, whose failed rows run again; it must have ended.")
+    reasons: list[Annotated[str, Field(json_schema_extra={"enum": [reason.value for reason in RowReason]})]] = Field(
+        [], description="Only rows that failed for one of these reasons. Empty: all that failed."
+    )
+
+    @field_validator("reasons")
+    @classmethod
+    def _reasons(cls, value: list[str]) -> list[str]:
+        for reason in value:
+            if reason not in tuple(RowReason):
+                raise ValueError(f"must be of {', '.join(RowReason)}, got {reason!r}")
+        return value
 
 
 class Source(Model):
@@ -71,6 +88,11 @@ class Source(Model):
     )
     max_bytes: int = Field(
         67_108_864, ge=1, description="An image file with more bytes than this fails as ImageTooLarge before it is read."
+    )
+    failed_rows_of: FailedRowsOf | None = Field(
+        None,
+        description="Makes this a redrive: the failed rows of another PipelineJob run again, into its output. All else must be as in that "
+        "one, but for functions, worker and the fields that may change. On one machine: `pipelinejob redrive`.",
     )
 
     @field_validator("csv")
@@ -378,6 +400,7 @@ def job_digest(spec: Spec, function_digests: list[str]) -> str:
     batchRows."""
     fields = spec.as_dict()
     parts = {key: fields[key] for key in ("source", "functions", "output", "seed")}
+    parts["source"].pop("failedRowsOf")  # which rows run says nothing of what becomes of them
     parts["batchRows"] = spec.sharding.batch_rows
     parts["functionDigests"] = function_digests
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from pipelinejob.header import Header, read_header
 from pipelinejob.model import MAX_SHARDS, PipelineJob, Spec, job_digest
 from pipelinejob.paths import csv_path, output_path
 from pipelinejob.reasons import JobError, JobReason
-from pipelinejob.store import Store
+from pipelinejob.store import Job, Store
 
 
 class Request(NamedTuple):
@@ -86,6 +87,18 @@ def scan(request: Request, csv: Path, progress: Callable[[int], None] | None = N
     )
     shard_count(request.job.spec, index.rows)
     return index
+
+
+def input_changed(csv: Path, job: Job) -> str | None:
+    """What is different about a CSV; the same size and time are taken for the same file, else its digest decides."""
+    if job.input is None:
+        return None
+    status = csv.stat()
+    if (status.st_size, status.st_mtime_ns) == (job.input["bytes"], job.input["mtime_ns"]):
+        return None
+    with open(csv, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return None if digest == job.input["sha256"] else "it has another digest"
 
 
 def shard_count(spec: Spec, rows: int) -> int:

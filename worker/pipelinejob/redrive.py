@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelinejob import faults, jobfile, model
-from pipelinejob.admission import Admitted, differences, input_changed, output_lock
+from pipelinejob.admission import Admitted, output_lock
 from pipelinejob.commit import OutputFolder, read_owner
 from pipelinejob.finalize import finalize
 from pipelinejob.functions.loading import load
@@ -17,11 +17,10 @@ from pipelinejob.local import LocalRun, Reporter, Result
 from pipelinejob.lock import JobLock
 from pipelinejob.model import PipelineJob, Rows, Shards, Spec, job_digest
 from pipelinejob.paths import csv_path, data_root
-from pipelinejob.planning import Request
+from pipelinejob.planning import Request, input_changed
 from pipelinejob.reasons import ENDS, JobError, JobReason, Phase, RowReason
+from pipelinejob.specs import as_redrive, redrive_differences
 from pipelinejob.store import Job, Store
-
-NO_BUDGET = {"maxFailedRowsPercent": 100, "maxFailedRows": None}  # its rows have failed before: the root's budget judges them
 
 
 class Wanted(NamedTuple):
@@ -104,10 +103,8 @@ def _unchanged(root: Job) -> list[dict[str, Any]]:
 
 
 def _check_same(root: Job, job: PipelineJob, file: Path) -> None:
-    ours = {key: value for key, value in job.spec.immutable().items() if key != "functions"}
-    changed = [field for key in ours for field in differences(f"spec.{key}", root.spec.get(key), ours[key])]
-    if job.metadata.name != root.name:
-        changed.append("metadata.name")
+    changed = redrive_differences(root.spec, job.spec)
+    changed += [f"metadata.{key}" for key in ("name", "namespace") if getattr(job.metadata, key) != getattr(root, key)]
     if changed:
         raise JobError(
             JobReason.INVALID_SPEC,
@@ -147,7 +144,7 @@ def _check_ended(root: Job) -> None:
 
 def _unfinished(root: Job, request: Request, wanted: Wanted, store: Store) -> Job | None:
     """The redrive to go on with, if one was interrupted; it keeps its rows and its functions."""
-    job = next((one for one in store.redrives(root.uid) if one.phase not in ENDS), None)
+    job = store.unfinished_redrive(root.uid)
     if job is None:
         return None
     changed = []
@@ -174,15 +171,14 @@ def _register(root: Job, request: Request, wanted: Wanted, store: Store) -> Job 
     number = max((one.redrive or 0 for one in store.redrives(root.uid)), default=0) + 1
     while store.find_job(root.namespace, _name(root, number)) is not None:  # somebody's job is called so
         number += 1
-    spec = request.job.spec.as_dict()
     if wanted.file is not None:
-        store.update_job(root.uid, spec={**root.spec, "failurePolicy": spec["failurePolicy"]})
+        store.update_job(root.uid, spec={**root.spec, "failurePolicy": request.job.spec.as_dict()["failurePolicy"]})
     job = store.insert_job(
         uid=str(uuid.uuid4()),
         namespace=root.namespace,
         name=_name(root, number),
         phase=Phase.PLANNING,
-        spec={**spec, "failurePolicy": NO_BUDGET, "suspend": False, "cancel": False},
+        spec={**as_redrive(request.job.spec).as_dict(), "suspend": False, "cancel": False},
         functions=request.functions,
         digest=_digest(request),
         data_root=str(request.data_root),

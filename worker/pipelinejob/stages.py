@@ -57,6 +57,9 @@ def plan(store: Store, uid: str, stop: Stop, say: Say) -> None:
         say("planned already")
         return
     request = _request(job, _data_root())
+    if job.root_uid is not None:
+        _plan_redrive(store, job, request, say)
+        return
     csv, _, output = planning.inspect(request)
     moved = None
     if request.job.spec.mode == "run":
@@ -66,6 +69,23 @@ def plan(store: Store, uid: str, stop: Stop, say: Say) -> None:
     index = planning.scan(request, csv)
     planning.save_plan(store, uid, request.job.spec, index, functions=request.functions, moved=moved)
     say(f"planned job {job.name}: {index.rows} rows, {store.get_job(uid).input_digest}")
+
+
+def _plan_redrive(store: Store, job: Job, request: Request, say: Say) -> None:
+    """The ledger has the plan of the job whose rows run again; the CSV must be the one that it is of."""
+    from pipelinejob.model import job_digest  # noqa: PLC0415 - see plan()
+    from pipelinejob.paths import csv_path  # noqa: PLC0415
+    from pipelinejob.planning import input_changed  # noqa: PLC0415
+
+    assert job.root_uid is not None
+    root, spec = store.get_job(job.root_uid), request.job.spec
+    if changed := input_changed(csv_path(request.job, request.data_root, request.claim), root):
+        raise JobError(JobReason.INPUT_CHANGED, f"spec.source.csv: {changed} than when {root.name!r} was planned: put the old file back")
+    if OutputFolder(_data_root() / root.output, root.uid).is_open():
+        raise JobError(JobReason.OUTPUT_CONFLICT, f"the results of {root.name!r} were never written to the end: run it anew")
+    digest = job_digest(spec, [str(function["digest"]) for function in request.functions])
+    rows = store.plan_redrive(job.uid, spec.rows_per_shard(0), request.functions, digest)
+    say(f"planned job {job.name}: {rows} rows of {root.name}")
 
 
 def _request(job: Job, root: Path) -> Request:

@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipelinejob.reasons import ENDS
 from pipelinejob.store.connection import Database, migrate
 
 if TYPE_CHECKING:  # a pod that runs rows does without pydantic, the longest of its imports
@@ -252,10 +253,31 @@ class Store:
 
         return self._db.transaction(work)
 
-    def plan_redrive(self, uid: str, rows_per_shard: int) -> int:
-        """Stores the plan of a redrive, unless it has one, and returns how many rows it has."""
-        rows = self._db.query("SELECT pipelinejob.plan_redrive_v1(%s, %s, NULL, NULL) AS rows", (uid, rows_per_shard))
-        return int(rows[0]["rows"])
+    def plan_redrive(
+        self, uid: str, rows_per_shard: int, functions: Sequence[Mapping[str, Any]] | None = None, digest: str | None = None
+    ) -> int:
+        """Stores the plan of a redrive, unless it has one, and returns how many rows it has.
+
+        Args:
+            uid: the redrive.
+            rows_per_shard: about how many rows a shard has.
+            functions: as they will run; None: those it was entered with.
+            digest: its digest; None: the one it was entered with.
+        """
+        parameters = (uid, rows_per_shard, None if functions is None else json.dumps(functions), digest)
+        return int(self._db.query("SELECT pipelinejob.plan_redrive_v1(%s, %s, %s, %s) AS rows", parameters)[0]["rows"])
+
+    def redriven(self) -> list[tuple[str, str]]:
+        """(namespace, name) of the cluster's jobs that have redrives."""
+        rows = self._db.query(
+            "SELECT DISTINCT j.namespace, j.name FROM pipelinejob.jobs j JOIN pipelinejob.jobs r ON r.root_uid = j.uid"
+            " WHERE j.generation IS NOT NULL AND j.deleted_at IS NULL"
+        )
+        return [(row["namespace"], row["name"]) for row in rows]
+
+    def unfinished_redrive(self, uid: str) -> Job | None:
+        """The redrive of a job that has not ended, if there is one."""
+        return next((one for one in self.redrives(uid) if one.phase not in ENDS and one.deleted_at is None), None)
 
     def redrives(self, uid: str) -> list[Job]:
         """The redrives of a job, in order."""
