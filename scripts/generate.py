@@ -20,7 +20,7 @@ from pipelinejob.reasons import JobReason, Phase, RowReason  # noqa: E402
 from pipelinejob_operator.crd import FIXED, crd  # noqa: E402
 
 CONDITIONS = {
-    "Accepted": "The spec is valid. False: the message names the fields that are not; nothing was made.",
+    "Accepted": "The spec is valid. False: the message names the fields that are not; no row was run.",
     "Planned": "The CSV was read; rows and shards are known.",
     "Complete": "Every row is accounted for and the results are written. False: the reason says what the job is at, or what it waits for.",
     "Failed": "The job ended without being complete. False: it had, and goes on.",

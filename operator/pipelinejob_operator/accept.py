@@ -102,8 +102,9 @@ def current_spec(job: Job, body: Mapping[str, Any]) -> Spec:
 def is_answered(body: Mapping[str, Any]) -> bool:
     """Whether a PipelineJob has ended or rests, and its newest spec is answered: only time can bring something to do."""
     status, metadata = body.get("status") or {}, body["metadata"]
+    planned = any(one["reason"] == "PlanOnly" for one in status.get("conditions", []))
     return (
-        status.get("phase") in (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED, Phase.SUSPENDED)
+        (planned or status.get("phase") in (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED, Phase.SUSPENDED))
         and status.get("observedGeneration") == metadata.get("generation")
         and "deletionTimestamp" not in metadata
     )

@@ -23,6 +23,7 @@ from pipelinejob_operator.decide import (
     Scale,
     Step,
     Stop,
+    is_over,
 )
 from pipelinejob_operator.kube import Kube
 from pipelinejob_operator.ledger import Ledger
@@ -83,7 +84,7 @@ class Applier:
             case Enter():
                 await self._enter(step, seen, body)
         after = await self._ledger(lambda store: store.get_job(job.uid))
-        if after.phase in TERMINAL:
+        if is_over(after):
             await self.end_access(job.uid)
         return after
 
@@ -113,7 +114,7 @@ class Applier:
         fields: dict[str, object] = {"phase": step.phase, "reason": step.reason, "message": step.message}
         if step.clear_stop or step.phase == Phase.PENDING:
             fields |= {"stop": None, "finished_at": None}
-        if ends:
+        if ends or (step.phase == Phase.PENDING and seen.spec.mode == "plan"):
             fields["finished_at"] = datetime.now(UTC)
         if step.reason is JobReason.FAILURE_BUDGET_EXCEEDED and ends:
             top = await self._ledger(lambda store: store.top_failures(uid, 1))

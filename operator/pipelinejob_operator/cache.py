@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pipelinejob_operator.manifests import STAGE_LABEL, UID_LABEL
+from pipelinejob_operator.manifests import UID_LABEL
 
 Kind = Literal["pipelinejobs", "jobs", "pods"]
 Key = tuple[str, str]  # (namespace, name) of a PipelineJob
@@ -34,7 +34,6 @@ class Cache:
         self._jobs: dict[str, dict[str, Object]] = {}  # namespace → name → PipelineJob
         self._namespaces: dict[str, str] = {}  # uid of a PipelineJob → its namespace
         self._owned: dict[Kind, dict[str, dict[str, Object]]] = {"jobs": {}, "pods": {}}  # uid of the PipelineJob → own uid → object
-        self._runs: dict[str, Object] = {}  # own uid → Job of a round, unfinished
         self._watched: dict[str, int] = {}  # own uid → the version that the watch told last
         self._behind: dict[str, tuple[int, float]] = {}  # own uid → (version that the watch has not told, since when)
 
@@ -59,10 +58,6 @@ class Cache:
     def pods(self, uid: str) -> list[Object]:
         """The pods of a PipelineJob; of those that succeeded little more than that."""
         return list(self._of("pods", uid))
-
-    def run_jobs(self) -> list[Object]:
-        """The Jobs of rounds that have not finished, of all PipelineJobs."""
-        return [job for job in self._runs.values() if self._belongs(job)]
 
     def watch_lag(self) -> float:
         """Seconds since a live look found something that the watch has not told to this moment; 0 when there is no such thing."""
@@ -111,12 +106,7 @@ class Cache:
                 self._drop(kind, known)
                 place = self._place(kind, body)
             self._namespaces[metadata["uid"]] = metadata["namespace"]
-        slim = place[name] = _SLIM[kind](body)
-        if kind == "jobs" and metadata["labels"].get(STAGE_LABEL) == "shard":
-            if _is_finished(slim):
-                self._runs.pop(name, None)
-            else:
-                self._runs[name] = slim
+        place[name] = _SLIM[kind](body)
         return True
 
     def _place(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Object]:
@@ -133,7 +123,6 @@ class Cache:
         if kind != "pipelinejobs":
             place = self._place(kind, body)
             place.pop(uid, None)
-            self._runs.pop(uid, None)
             if not place:
                 del self._owned[kind][_owner(body)]
             return
@@ -156,11 +145,6 @@ def version_of(body: Mapping[str, Any]) -> int:
 
 def _owner(body: Mapping[str, Any]) -> str:
     return str(body["metadata"]["labels"][UID_LABEL])
-
-
-def _is_finished(job: Object) -> bool:
-    conditions = job.get("status", {}).get("conditions") or []
-    return any(one["type"] in ("Complete", "Failed") and one["status"] == "True" for one in conditions)
 
 
 def _slim_pipelinejob(body: Mapping[str, Any]) -> Object:

@@ -127,7 +127,7 @@ def news(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[News]:
 def _told(condition: Mapping[str, Any]) -> News | None:
     kind, truth, reason, message = (condition[key] for key in ("type", "status", "reason", "message"))
     if kind == "Complete" and truth == "False":
-        quiet = reason in tuple(Phase) or reason in tuple(JobReason) or reason == "PlanOnly"
+        quiet = reason in tuple(Phase) or reason in tuple(JobReason) or reason in ("PlanOnly", "Queued")
         return None if quiet and reason != JobReason.DATABASE_UNAVAILABLE else News("Warning", reason, message)
     if kind == "Failed" and truth == "True":
         return News("Warning", reason, message)

@@ -19,9 +19,13 @@ from pipelinejob.store import Job
 from pipelinejob_operator.diagnose import Problem, job_state, terminating
 from pipelinejob_operator.manifests import final_job_name, plan_job_name, run_job_name
 
-JUDGED_FROM = 1000  # rows that ran, for a percentage of failures to mean something
 TERMINAL = frozenset({Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED})
 FOR_GOOD = frozenset(JobReason) - {JobReason.SHARDS_FAILED, JobReason.DATABASE_UNAVAILABLE}  # another try changes nothing
+
+
+def is_over(job: Job) -> bool:
+    """Whether nothing of a job runs any more, unless its owner changes it: it has ended, or was only to be planned."""
+    return job.phase in TERMINAL or (job.phase == Phase.PENDING and job.input is not None and job.spec["mode"] == "plan")
 
 
 class Step:
@@ -132,7 +136,7 @@ def decide(seen: Observed) -> Step | None:
 
 def _reopen(seen: Observed) -> Step | None:
     """A job that broke its failure budget goes on when the budget is raised."""
-    if seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED or _breach(seen):
+    if seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED or budget_breach(seen.spec.failure_policy, seen.rows):
         return None
     return Enter(Phase.PENDING, clear_stop=True)
 
@@ -244,17 +248,9 @@ def verdict(seen: Observed) -> Enter:
         return Enter(Phase.CANCELLED, JobReason.CANCELLED, f"cancelled: {done}, their results are kept")
     if job.reason is not None:
         return Enter(Phase.FAILED, JobReason(job.reason), job.message)
-    breach = _breach(seen)
+    breach = budget_breach(seen.spec.failure_policy, rows)
     if breach:
         return Enter(Phase.FAILED, JobReason.FAILURE_BUDGET_EXCEEDED, breach)
     if rows.pending:  # stopped for a budget that was raised since
         return Enter(Phase.PENDING, clear_stop=True)
     return Enter(Phase.COMPLETE)
-
-
-def _breach(seen: Observed) -> str | None:
-    """Which limit is broken; the percentage counts at the end, and before it from 1,000 rows on."""
-    policy, rows = seen.spec.failure_policy, seen.rows
-    if rows.pending and rows.succeeded + rows.skipped + rows.failed < JUDGED_FROM:
-        policy = policy.model_copy(update={"max_failed_rows_percent": 100.0})
-    return budget_breach(policy, rows)

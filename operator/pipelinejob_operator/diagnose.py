@@ -37,7 +37,7 @@ MAX_MESSAGE = 500  # characters
 TOLD = (FAIL_INDEX, FAIL_JOB)  # exit codes of a worker that has said why (see `termination`)
 LOST = timedelta(seconds=60)  # past the end that a deletion set, which has the grace period in it
 STARTING = timedelta(seconds=5)  # that a container may take to be created before somebody asks why
-CONNECTING = timedelta(seconds=9)  # that a worker may take to reach the database; its probe looks after 3 s and then each 3 s
+CONNECTING = timedelta(seconds=9)  # that a worker may take to reach the database; its probe looks every 5 s
 CREATING = timedelta(seconds=3)  # that a Job may be without a pod
 
 # The first that is found is told: what no time will mend comes before what may mend itself.
@@ -52,6 +52,7 @@ ORDER = (
     "PodFailed",
     "DatabaseUnavailable",
     "Unschedulable",
+    "Queued",
 )
 _NO_IMAGE = (
     "ImagePullBackOff",
@@ -93,7 +94,9 @@ def diagnose(jobs: Sequence[Object], pods: Sequence[Object], events: Sequence[Ob
         return None
     mine = _newest_pods(job, pods)
     found = [problem for pod in mine for problem in _of_pod(pod, events, now)]
-    if job_state(job) == "running" and not any(is_live(pod) for pod in mine):
+    if job["spec"].get("suspend"):
+        found.append(Problem("Queued", f"the Job {name_of(job)} is suspended: its Kueue queue has not admitted it yet"))
+    elif job_state(job) == "running" and _lacks_pods(job, mine):
         found += _not_created(job, mine, events)
     return min(found, key=lambda problem: ORDER.index(problem.reason), default=None)
 
@@ -106,7 +109,7 @@ def needs_events(jobs: Sequence[Object], pods: Sequence[Object], now: datetime) 
     mine = _newest_pods(job, pods)
     if any(_is_starting(pod) and now - _scheduled(pod) > STARTING for pod in mine):
         return True
-    return not any(is_live(pod) for pod in mine) and now - _last_pod(job, mine) > CREATING
+    return _lacks_pods(job, mine) and now - _last_pod(job, mine) > CREATING
 
 
 def lost_pods(pods: Iterable[Object], now: datetime) -> list[Object]:
@@ -157,6 +160,12 @@ def _newest_pods(job: Object, pods: Iterable[Object]) -> list[Object]:
     return [newest[index] for index in sorted(newest) if not any(index in span for span in done)]
 
 
+def _lacks_pods(job: Object, pods: Iterable[Object]) -> bool:
+    """Whether fewer pods live than may run at once: a quota may let only some of them in."""
+    left: int = job["spec"].get("completions", 1) - (job.get("status", {}).get("succeeded") or 0)
+    return sum(map(is_live, pods)) < min(int(job["spec"].get("parallelism", 1)), left)
+
+
 def _is_starting(pod: Object) -> bool:
     """It has a node, but neither a container nor a word why."""
     if not is_live(pod) or condition(pod, "PodScheduled", "True") is None:
@@ -181,9 +190,9 @@ def _is_silent(pod: Object) -> bool:
 
 
 def _is_cut_off(pod: Object, now: datetime) -> bool:
-    """Its container runs and has not passed its startup probe, which is: reached the database."""
+    """Its container runs and is not ready, which is: it reaches its database."""
     running = state(pod, "running")
-    return running is not None and container(pod).get("started") is False and now - parse_time(running["startedAt"]) > CONNECTING
+    return running is not None and not container(pod).get("ready") and now - parse_time(running["startedAt"]) > CONNECTING
 
 
 # ---- what is wrong
@@ -281,7 +290,7 @@ def _no_volume(pod: Object, what: str, said: str) -> Problem:
     return _problem("VolumeNotBound", f"the claim of spec.data.persistentVolumeClaim.claimName {what}", said, advice)
 
 
-def _not_created(job: Object, pods: Iterable[Object], events: Iterable[Object]) -> Iterator[Problem]:
+def _not_created(job: Object, pods: Sequence[Object], events: Iterable[Object]) -> Iterator[Problem]:
     event = latest_event(events, job, ("FailedCreate",))
     if event is None or when(event) < max(map(born, pods), default=""):
         return  # nothing refused, or it was mended since
@@ -289,7 +298,9 @@ def _not_created(job: Object, pods: Iterable[Object], events: Iterable[Object]) 
     namespace = job["metadata"]["namespace"]
     if "exceeded quota" in said:
         advice = f"wait until others end, lower spec.worker.resources, or raise it: `kubectl describe quota -n {namespace}`"
-        yield _problem("QuotaExceeded", f"the quota of namespace {namespace} leaves no room for a pod", said, advice)
+        live = sum(map(is_live, pods))
+        room = f"room for {live} of {job['spec']['parallelism']} pods" if live else "no room for a pod"
+        yield _problem("QuotaExceeded", f"the quota of namespace {namespace} leaves {room}", said, advice)
     else:
         advice = "check spec.worker against the namespace's rules"
         yield _problem("PodsForbidden", f"namespace {namespace} takes no pod of Job {name_of(job)}", said, advice)

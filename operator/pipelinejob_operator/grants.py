@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pipelinejob.reasons import Phase
 from pipelinejob.store import Job
 from pipelinejob_operator.diagnose import Problem
-from pipelinejob_operator.kube import Kube
-from pipelinejob_operator.manifests import UID_LABEL
 
 
 class Grants:
     """What running jobs have, first come first served.
 
     Args:
-        kube: the cluster, with the Jobs that run.
         most: pods of all jobs together; 0: no limit.
     """
 
-    def __init__(self, kube: Kube, most: int) -> None:
-        self._kube, self._most = kube, most
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._granted: dict[str, int] = {}
+
+    def resume(self, running: Mapping[str, int]) -> None:
+        """After a start: the pods of each job, by uid, that an operator before gave out."""
+        self._granted = dict(running)
 
     def grant(self, job: Job, wanted: int) -> int:
         """The pods that this job may run at once, up to `wanted`; they are its own until it stops running."""
@@ -28,10 +31,8 @@ class Grants:
             return wanted
         granted = wanted
         if self._most:
-            running = {one["metadata"]["labels"][UID_LABEL]: one["spec"]["parallelism"] for one in self._kube.run_jobs()}
-            others = {**running, **self._granted}
-            others.pop(job.uid, None)
-            granted = max(0, min(granted, self._most - sum(others.values())))
+            others = sum(granted for uid, granted in self._granted.items() if uid != job.uid)
+            granted = max(0, min(granted, self._most - others))
         self._granted[job.uid] = granted
         return granted
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import kopf
+import psycopg2
 
 from pipelinejob.model import GROUP, VERSION
+from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.store import Database, Store, roles
 from pipelinejob_operator.kube import PLURAL, ApiError, Kind, Kube
 from pipelinejob_operator.manifests import JOB_LABEL, UID_LABEL
@@ -23,6 +25,7 @@ LIVENESS = "http://0.0.0.0:8080/healthz"
 LONGEST_LAG = 60.0  # seconds; kopf mends a silent watch sooner than that
 PATIENCE = 2.0  # seconds for a database that is away: whoever asked says so in the job's status and comes again
 ADVICE = "look at the Postgres that the operator's Secret names; nothing is lost, and all goes on when it is back"
+RIGHTS = "the user of the operator's database URL must own the database and have CREATEROLE"
 LOOK_AGAIN = 5.0  # seconds until another look for the CRD
 OURS = f"{JOB_LABEL},{UID_LABEL}"
 
@@ -81,15 +84,24 @@ def _registry(kube: Kube, reconciler: Reconciler) -> kopf.OperatorRegistry:
 
     @kopf.on.probe(registry=registry, id="reconcile")
     async def alive(**_: Any) -> str:
-        going, details = reconciler.alive()
-        lag = kube.watch_lag()
-        if not going:
-            raise kopf.PermanentError(f"the reconcile loop stands still: {details}")
-        if lag > LONGEST_LAG:
-            raise kopf.PermanentError(f"the watch is dead: {lag:.0f} s behind what the API server has")
-        return details
+        return check(reconciler, kube)
 
     return registry
+
+
+def check(reconciler: Reconciler, kube: Kube) -> str:
+    """What the probe answers.
+
+    Raises:
+        kopf.PermanentError: the operator is to be started again.
+    """
+    going, details = reconciler.alive()
+    if not going:
+        raise kopf.PermanentError(f"the reconcile loop stands still: {details}")
+    lag = kube.watch_lag()
+    if lag > LONGEST_LAG:
+        raise kopf.PermanentError(f"the watch is dead: {lag:.0f} s behind what the API server has")
+    return details
 
 
 def _kopf_settings() -> kopf.OperatorSettings:
@@ -156,8 +168,11 @@ def _connector(url: str) -> Callable[[], Database]:
     def connect() -> Database:
         with lock:
             if not ready.is_set():
-                Store(first)
-                roles.setup(first)
+                try:
+                    Store(first)
+                    roles.setup(first)
+                except psycopg2.Error as error:
+                    raise JobError(JobReason.DATABASE_UNAVAILABLE, f"{str(error).splitlines()[0]}: {RIGHTS}") from error
                 first.close()
                 ready.set()
         return database()

@@ -14,7 +14,8 @@ from typing import Any
 from pipelinejob.model import API_VERSION, GROUP, KIND
 from pipelinejob_operator.cache import Cache, Key, Kind, Object, version_of
 from pipelinejob_operator.client import JSON_PATCH, MERGE_PATCH, METADATA_ONLY, NAME, ApiError, Client
-from pipelinejob_operator.manifests import UID_LABEL
+from pipelinejob_operator.diagnose import job_state
+from pipelinejob_operator.manifests import JOB_LABEL, STAGE_LABEL, UID_LABEL
 
 PLURAL = "pipelinejobs"
 EVENTS_AGE = 5.0  # seconds for which a namespace's Events are good enough
@@ -62,7 +63,7 @@ class Kube(Cache):
     async def refresh(self, key: Key, uid: str) -> None:
         """Looks at a PipelineJob, its Jobs and its pods as they are now; finds what the watch has missed, deletions too."""
         namespace, name = key
-        mine = ("labelSelector", f"{UID_LABEL}={uid}")
+        mine = ("labelSelector", f"{JOB_LABEL},{UID_LABEL}={uid}")  # as the watch has them: what it never tells of is not looked for
         unfinished = ("fieldSelector", "status.phase!=Succeeded")  # there can be thousands of the others
         body, (jobs, jobs_version), (pods, pods_version) = await asyncio.gather(
             self._get(f"{_pipelinejobs(namespace)}/{name}"),
@@ -115,6 +116,14 @@ class Kube(Cache):
                 if body is not None:
                     self._found("pipelinejobs", body)
 
+    async def list_runs(self) -> dict[str, int]:
+        """The pods at once of each PipelineJob, by uid, whose round goes on."""
+        found: dict[str, int] = {}
+        for path in [_jobs(one) for one in self._watched_namespaces] or ["/apis/batch/v1/jobs"]:
+            items, _ = await self.client.list_all(path, query=[("labelSelector", f"{UID_LABEL},{STAGE_LABEL}=shard")])
+            found |= {uid: one["spec"]["parallelism"] for one in items if (uid := _controller(one)) and job_state(one) == "running"}
+        return found
+
     async def list_events(self, namespace: str, uids: Collection[str]) -> list[Object]:
         """The Warning Events about objects; asked for once in a few seconds for all of a namespace, as all jobs may be stuck at once."""
         async with self._events_lock:
@@ -164,7 +173,9 @@ class Kube(Cache):
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """Deletes a Job in the foreground: it is gone when its pods are."""
-        await self._delete(f"{_jobs(namespace)}/{name}", uid, "Foreground")
+        made = await self._delete(f"{_jobs(namespace)}/{name}", uid, "Foreground")
+        if made is not None and made.get("kind") == "Job":
+            self._put("jobs", made)
 
     async def patch_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> Object | None:
         """Puts a whole status in the place of the old one; None when the PipelineJob is gone or is another one."""
@@ -195,7 +206,9 @@ class Kube(Cache):
     async def fail_pod(self, namespace: str, name: str, message: str) -> None:
         """Declares a pod failed whose node does not answer, so that its Job makes another one."""
         status = {"phase": "Failed", "reason": "NodeLost", "message": message}
-        await self._patch(f"{_pods(namespace)}/{name}/status", {"status": status})
+        made = await self._patch(f"{_pods(namespace)}/{name}/status", {"status": status})
+        if made is not None:
+            self._put("pods", made)
 
     async def emit_event(self, pipelinejob: Mapping[str, Any], type_: str, reason: str, message: str) -> None:
         """Posts an Event about a PipelineJob. What goes wrong is only logged."""
@@ -246,13 +259,14 @@ class Kube(Cache):
                 return None
             raise
 
-    async def _delete(self, path: str, uid: str, propagation: str) -> None:
+    async def _delete(self, path: str, uid: str, propagation: str) -> Object | None:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation, "preconditions": {"uid": uid}}
         try:
-            await self.client.call("DELETE", path, body=options)
+            return await self.client.call("DELETE", path, body=options)
         except ApiError as error:
             if error.status not in (404, 409):  # 409: there is another one of that name by now
                 raise
+            return None
 
 
 def _pipelinejobs(namespace: str | None) -> str:

@@ -20,15 +20,7 @@ URL_KEY = "url"  # of the Secret
 FAIL_INDEX, FAIL_JOB, STOPPED = 42, 43, 75  # a worker's exit codes
 RETRIES = 3  # of plan and finalize
 GRACE = 25  # seconds that a pod has to finish its row
-CONNECTED = "/tmp/connected"  # the file that a worker makes when it has reached its database
-# Until it passes, the container counts as not started; it never ends a pod, which waits for its database for as long as it takes.
-_REACHES_DATABASE = {
-    "exec": {"command": ["python", "-ISc", f"open({CONNECTED!r})"]},
-    "initialDelaySeconds": 3,
-    "periodSeconds": 3,
-    "timeoutSeconds": 10,
-    "failureThreshold": 2**31 - 1,
-}
+READY_PORT = 8079  # which a worker opens while it reaches its database
 NODE_LOST = 60  # seconds until a pod on a silent node is given up; Kubernetes' own default is 300
 
 
@@ -227,7 +219,7 @@ def _container(target: Target, stage: str, environment: Mapping[str, str], defau
         "env": [
             {"name": "PIPELINEJOB_DATABASE_URL", "valueFrom": url},
             {"name": "PIPELINEJOB_JOB", "value": target.uid},
-            {"name": "PIPELINEJOB_CONNECTED_FILE", "value": CONNECTED},
+            {"name": "PIPELINEJOB_READY_PORT", "value": str(READY_PORT)},
             *({"name": name, "value": value} for name, value in environment.items()),
         ],
         "resources": _resources(target, defaults),
@@ -237,7 +229,14 @@ def _container(target: Target, stage: str, environment: Mapping[str, str], defau
             "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePolicy": "File",
-        "startupProbe": _REACHES_DATABASE,
+        # No exec: that would be a process with the Secret in its environment, for users' functions to read.
+        "readinessProbe": {
+            "tcpSocket": {"port": READY_PORT},
+            "initialDelaySeconds": 2,
+            "periodSeconds": 5,
+            "timeoutSeconds": 5,
+            "failureThreshold": 1,
+        },
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
     }
 

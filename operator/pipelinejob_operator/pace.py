@@ -16,7 +16,10 @@ class Pace:
         self._written: dict[str, float] = {}
 
     def rate(self, uid: str, done: int) -> float | None:
-        """Rows a second over the last half minute, `done` being the rows done by now; None while it cannot be told."""
+        """Rows a second over the last half minute, `done` being the rows done by now; None while it cannot be told.
+
+        It becomes 0 when nothing was done for that long.
+        """
         now = time.monotonic()
         samples = self._samples.setdefault(uid, deque())
         if not samples or samples[-1][1] != done:
@@ -24,6 +27,8 @@ class Pace:
         while len(samples) > 2 and now - samples[1][0] > WINDOW:
             samples.popleft()
         (first, before), (last, _) = samples[0], samples[-1]
+        if now - last > WINDOW:
+            return 0.0
         return (done - before) / (last - first) if last > first else None
 
     def wait_to_write(self, uid: str, interval: float) -> float:

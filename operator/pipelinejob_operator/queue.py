@@ -58,7 +58,7 @@ class Queue:
         self._taken.discard(key)
         if failed:
             times = self._failures[key] = self._failures.get(key, 0) + 1
-            wait = min(FIRST_WAIT * 2 ** (times - 1), LONGEST_WAIT)
+            wait = min(FIRST_WAIT * 2 ** min(times - 1, 10), LONGEST_WAIT)
             self._again.pop(key, None)  # the next try sees whatever came in
             self.add(key, wait * random.uniform(0.5, 1))
             return

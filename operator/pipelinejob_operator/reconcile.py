@@ -20,7 +20,7 @@ from pipelinejob_operator import manifests
 from pipelinejob_operator.accept import accept, current_spec, is_answered, is_settled
 from pipelinejob_operator.apply import Applier
 from pipelinejob_operator.conditions import View, refused, status, waiting
-from pipelinejob_operator.decide import TERMINAL, Observed, decide
+from pipelinejob_operator.decide import TERMINAL, Observed, decide, is_over
 from pipelinejob_operator.diagnose import Problem, diagnose, job_state, lost_pods, needs_events, termination
 from pipelinejob_operator.grants import Grants
 from pipelinejob_operator.kube import ApiError, Foreign, Kube
@@ -36,7 +36,7 @@ TICK = 2.0  # seconds between looks at the counts of all running jobs
 RESYNC = 30.0  # seconds between live looks at what has not ended: a watch can miss things
 LOOK_AGAIN = 4.0  # seconds until another look at pods that do not run
 PLAN_LOST = "the plan Job is complete, but the ledger has no plan: was its database replaced? Delete the PipelineJob and apply it again"
-REFUSALS = (400, 403, 413, 422)  # answers of the API server that no new try will change
+PASSING = (0, 404, 409)  # answers of the API server that are told in the log alone: away, gone, overtaken
 MAX_STEPS = 20  # in one go; more would be a loop in the story
 
 log = logging.getLogger("pipelinejob.reconcile")
@@ -56,7 +56,7 @@ class Reconciler:
         self.queue = Queue()
         self._ledger, self._pace = Ledger(connect), Pace()
         self._applier = Applier(settings, kube, self._ledger)
-        self._grants = Grants(kube, settings.max_workers)
+        self._grants = Grants(settings.max_workers)
         self._writer = StatusWriter(kube, self.queue, self._pace)
         self._tasks: list[asyncio.Task[None]] = []
         self._keys: dict[str, Key] = {}  # by uid, as the next two
@@ -67,7 +67,12 @@ class Reconciler:
         self._ticked = time.monotonic()
 
     async def start(self) -> None:
-        """Starts the loops."""
+        """Starts the loops.
+
+        Raises:
+            ApiError: the API server does not say what runs already.
+        """
+        self._grants.resume(await self._kube.list_runs())
         loops = [*(self._work() for _ in range(WORKERS)), self._repeat(TICK, self._tick), self._repeat(RESYNC, self._resync)]
         self._tasks = [asyncio.create_task(loop) for loop in loops]
 
@@ -90,6 +95,8 @@ class Reconciler:
         if body is None or "deletionTimestamp" in body["metadata"]:
             body = await self._forget(key)
         if body is None or is_settled(body):
+            if body is not None:
+                self._grants.release(body["metadata"]["uid"])
             return
         try:
             await self._advance(key, body)
@@ -104,8 +111,12 @@ class Reconciler:
             await self._say_waiting(key, body, Problem("NameTaken", str(error)))
             raise
         except ApiError as error:
-            if error.status in REFUSALS:
+            if error.status not in PASSING:
                 await self._say_waiting(key, body, Problem("ApiRefused", str(error)))
+            raise
+        except Exception as error:
+            what = f"the operator cannot go on with it, and tries again ({type(error).__name__}: {error}): see the operator's log"
+            await self._say_waiting(key, body, Problem("OperatorError", " ".join(what.split())))
             raise
 
     async def _say_waiting(self, key: Key, body: Mapping[str, Any], problem: Problem) -> None:
@@ -225,7 +236,7 @@ class Reconciler:
     async def _plan_next_look(self, key: Key, body: Mapping[str, Any], seen: Observed, diagnosed: Problem | None) -> None:
         """Looks again at what no event will tell of."""
         job = seen.job
-        if job.phase in TERMINAL:
+        if is_over(job):
             await self._expire(key, body, job.finished_at)
             return
         stuck = any(job_state(child) == "running" and not child.get("status", {}).get("ready") for child in seen.children)
@@ -263,11 +274,11 @@ class Reconciler:
 
     async def _close(self, uid: str) -> None:
         """Nothing of a deleted job is kept outside the ledger."""
-        await self._applier.end_access(uid)
         for known in (self._counts, self._top, self._keys):
             known.pop(uid, None)
         self._grants.release(uid)
         self._pace.forget(uid)
+        await self._applier.end_access(uid)
 
     # ---- the loops
 
@@ -347,6 +358,8 @@ class Reconciler:
             mine = not self._settings.namespaces or key[0] in self._settings.namespaces
             if mine and (body is None or body["metadata"]["uid"] != uid):
                 await self._look_again(key, uid)
+        for uid in await self._ledger(lambda store: store.ended_with_role()):
+            await self._applier.end_access(uid)
         if self._settings.retention_days:
             await self._ledger(lambda store: store.purge(self._settings.retention_days))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+SHORTEST_TTL = 60  # seconds: a Job that goes as soon as it ends may go before its end is seen
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -57,7 +58,7 @@ class Settings:
             pull_policy=_one_of(environment, "PIPELINEJOB_WORKER_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
             resources=_resources(environment),
             fs_group=_number(environment, "PIPELINEJOB_WORKER_FS_GROUP", 0) if environment.get("PIPELINEJOB_WORKER_FS_GROUP") else None,
-            job_ttl=_number(environment, "PIPELINEJOB_JOB_TTL_SECONDS", 3600),
+            job_ttl=max(SHORTEST_TTL, _number(environment, "PIPELINEJOB_JOB_TTL_SECONDS", 3600)),
             namespaces=tuple(dict.fromkeys(name for name in namespaces if name)),
             max_workers=_number(environment, "PIPELINEJOB_MAX_WORKERS", 80),
             retention_days=_number(environment, "PIPELINEJOB_RETENTION_DAYS", 0),

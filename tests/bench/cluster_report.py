@@ -41,7 +41,7 @@ def _whole_target(data: Mapping[str, Any]) -> Iterator[Target]:
 def _churn_target(data: Mapping[str, Any]) -> Iterator[Target]:
     growth = parts(data["samples"])["growth"]
     measured = "restarted meanwhile" if data["restarted"] else f"{growth:.3f} ×"
-    what = f"the operator's memory, the end of {data['seconds'] / 60:.0f} minutes of churn to their begin"
+    what = f"the operator's memory, the end of {data['seconds'] / 60:.0f} minutes of churn to its beginning"
     yield Target(what, f"≤ {GROWTH:g} ×", measured, not data["restarted"] and growth <= GROWTH)
 
 
@@ -156,7 +156,8 @@ bare INSERT writes one row of the same bytes with the same client.""",
 INTRODUCTION = """Written by `make bench ARGS=--cluster`; do not edit. `make bench ARGS="--only cluster-apply"` measures one section anew.
 The cluster is of one node, which runs on the machine below, as do all that load it."""
 
-PAGE = Page("benchmarks-cluster.md", "Benchmarks on a cluster", INTRODUCTION, targets, TITLES, GRIDS, EXPLANATIONS)
+VERSIONS = ("machine", "system", "Python", "pipelinejob")
+PAGE = Page("benchmarks-cluster.md", "Benchmarks on a cluster", INTRODUCTION, targets, TITLES, GRIDS, EXPLANATIONS, VERSIONS)
 
 
 def _spread(spread: Spread) -> str:

@@ -49,6 +49,7 @@ class Page(NamedTuple):
         title, introduction: how it begins.
         targets: what was aimed at, from what was measured.
         titles, grids, explanations: by the section's name; an explanation is filled in with its numbers.
+        versions: what of machine and versions it tells; none: all.
     """
 
     file: str
@@ -58,6 +59,7 @@ class Page(NamedTuple):
     titles: Mapping[str, str]
     grids: Mapping[str, Callable[[Mapping[str, Any]], Grid]]
     explanations: Mapping[str, str | Callable[[Mapping[str, Any]], str]]
+    versions: Sequence[str] = ()
 
 
 # --- Targets -----------------------------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ def _draw(console: Console, title: str, grid: Grid) -> None:
 
 def markdown(page: Page, sections: Sections) -> str:
     """A page whose sections are all measured."""
-    mine = {name: sections[name] for name in page.grids}
+    mine = {name: {**sections[name], "about": _told(page, sections[name]["about"])} for name in page.grids}
     newest = max(mine.values(), key=lambda section: str(section["date"]))
     parts = [f"# {page.title}", page.introduction, "## Machine and versions", _list(newest["about"])]
     rows = [[each.what, each.wanted, each.measured, _met(each)] for each in page.targets(mine)]
@@ -271,6 +273,10 @@ def markdown(page: Page, sections: Sections) -> str:
             parts += ["Then it was:", _list(section["about"])]
         parts += [_explained(page.explanations[name], section["data"]), _markdown_table(page.grids[name](section["data"]))]
     return "\n\n".join(parts) + "\n"
+
+
+def _told(page: Page, about: Mapping[str, str]) -> Mapping[str, str]:
+    return {key: value for key, value in about.items() if not page.versions or key in page.versions}
 
 
 def _explained(how: str | Callable[[Mapping[str, Any]], str], data: Mapping[str, Any]) -> str:

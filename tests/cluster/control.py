@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -203,6 +203,21 @@ def _digest_of_images() -> str:
     """Changes with the images, so that an operator of an older one is replaced."""
     names = sorted(path.name for path in (binaries.cache() / "images").glob("*.tar"))
     return "i" + hashlib.sha256("".join(names).encode()).hexdigest()[:12]
+
+
+def reserve() -> IO[str]:
+    """Keeps the cluster for this run of the tests, which stop its parts and uninstall its chart, until the file is closed.
+
+    Raises:
+        ClusterError: another run of the tests has it.
+    """
+    lock = open(binaries.cache() / "tests.lock", "w")  # noqa: SIM115 - held for the whole run
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise ClusterError("another run of the tests uses the cluster of this machine: wait for it") from None
+    return lock
 
 
 @contextmanager

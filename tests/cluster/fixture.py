@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator
+from typing import IO
 
 import pytest
 
@@ -13,6 +14,7 @@ from cluster.binaries import cache
 from cluster.cluster import Cluster
 
 _RESULT = pytest.StashKey[Cluster | str]()
+_RESERVED = pytest.StashKey[IO[str]]()  # held to the end
 
 
 @pytest.hookimpl(wrapper=True)
@@ -23,7 +25,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         print("\ncluster: coming up", file=sys.stderr)
-        session.config.stash[_RESULT] = _up()
+        session.config.stash[_RESULT] = _up(session.config.stash)
     ours = not os.environ.get(control.GIVEN) and (control.owner(cache() / "run") or {}).get("by") == "tests"
     try:
         return (yield)
@@ -34,9 +36,10 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
                 pytest.exit("the cluster left behind: " + "; ".join(left), returncode=1)
 
 
-def _up() -> Cluster | str:
+def _up(stash: pytest.Stash) -> Cluster | str:
     """The cluster, or why there is none."""
     try:
+        stash[_RESERVED] = control.reserve()
         return control.up("tests")
     except control.FAILURES as error:
         return f"no cluster: {error}"

@@ -89,8 +89,9 @@ def test_a_worker_is_killed(shop: Shop, cluster: Cluster, running: str, undistur
 
 
 def test_worker_pods_are_deleted_by_force(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
-    for pod in shop.running_pods(name=running):
-        shop.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", check=False)
+    victims = shop.wait(lambda: shop.running_pods(name=running), 30)
+    shop.kubectl("delete", "pod", *(pod["metadata"]["name"] for pod in victims), "--grace-period=0", "--force")
+    assert shop.status(running)["rows"]["pending"]
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
@@ -103,9 +104,11 @@ def test_a_worker_pod_is_evicted(shop: Shop, running: str, undisturbed: dict[str
 
 
 def test_the_operator_is_killed(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
-    selector = "app.kubernetes.io/component=operator"
-    cluster.kubectl("delete", "pod", *SYSTEM, "-l", selector, "--grace-period=0", "--force", "--wait=false", check=False)
+    selector = ("-l", "app.kubernetes.io/component=operator")
+    before = cluster.kubectl("get", "pods", *SYSTEM, *selector, "-o", "name").split()
+    cluster.kubectl("delete", *before, *SYSTEM, "--grace-period=0", "--force", "--wait=false")
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
+    assert before and not set(before) & set(cluster.kubectl("get", "pods", *SYSTEM, *selector, "-o", "name").split())
 
 
 def test_the_operator_is_away_while_the_run_ends(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
@@ -126,8 +129,10 @@ def test_a_job_deleted_while_the_operator_is_away_is_closed_in_the_ledger(shop: 
 
 
 def test_postgres_restarts(shop: Shop, cluster: Cluster, running: str, undisturbed: dict[str, str]) -> None:
-    cluster.kubectl("delete", "pod", *SYSTEM, "pipelinejob-postgres-0", "--grace-period=0", "--force", check=False)
+    before = cluster.get("pod", "pipelinejob-postgres-0", SYSTEM[1])["metadata"]["uid"]
+    cluster.kubectl("delete", "pod", *SYSTEM, "pipelinejob-postgres-0", "--grace-period=0", "--force")
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
+    assert cluster.get("pod", "pipelinejob-postgres-0", SYSTEM[1])["metadata"]["uid"] != before
 
 
 def test_postgres_is_away_for_a_while_and_the_status_says_so(
@@ -150,13 +155,18 @@ def test_the_kubelet_stops_for_a_while(shop: Shop, cluster: Cluster, running: st
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
+def ready(pods: list[dict[str, Any]]) -> bool:
+    """Whether there are pods, and all reach their database."""
+    return bool(pods) and all(one["ready"] for pod in pods for one in pod["status"].get("containerStatuses", []))
+
+
 @pytest.mark.usefixtures("own_node")
 def test_a_node_is_lost_and_its_old_processes_live_on(shop: Shop, cluster: Cluster, undisturbed: dict[str, str]) -> None:
     """The pods' deletion is never answered: the operator declares them failed, so that others take over."""
     name = "lost"
     slow = [*OPTIONS["functions"], *OPTIONS["functions"], {"name": "resize", "params": {"width": 1200, "height": 1600}}]
     shop.apply(name, **{**OPTIONS, "functions": slow, "parallelism": 1})
-    shop.wait(lambda: shop.running_pods(name=name), 60, "a pod runs")
+    shop.wait(lambda: ready(shop.running_pods(name=name)), 60, "a pod runs")
     pod = shop.running_pods(name=name)[0]["metadata"]["name"]
     cluster.stop_process("kubelet")
     try:

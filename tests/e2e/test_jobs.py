@@ -141,7 +141,7 @@ def test_parallelism_changes_without_restarting_running_pods(shop: Shop) -> None
     first = shop.running_pods()[0]["metadata"]["uid"]
     shop.patch(parallelism=3)
     shop.wait(lambda: len(shop.running_pods()) == 3, 30, "three pods run")
-    assert first in [pod["metadata"]["uid"] for pod in shop.pods()]
+    assert first in [pod["metadata"]["uid"] for pod in shop.running_pods()]
     shop.patch(parallelism=1)
     shop.wait(lambda: len(shop.running_pods()) == 1, 40, "one pod runs again")
     status = shop.wait_end()

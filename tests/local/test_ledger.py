@@ -293,6 +293,26 @@ def test_a_budget_of_rows(project: Project) -> None:
     assert (ran.code, ran.json["phase"]) == (0, "Complete"), ran.err
 
 
+def test_a_broken_budget_stops_the_job_long_before_its_end_and_a_raised_one_goes_on_with_it(project: Project) -> None:
+    project.catalogue(3000, without=range(0, 3000, 10))
+    slow = "import time\ndef mark(image, row):\n    time.sleep(0.008)\n    return image\n"
+    project.write(slow, "fn.py")
+    options = {"functions": [{"name": "mark", "file": "fn.py"}], "sharding": {"batchRows": 50}}
+    ran = project.run("run", project.job(**options, failurePolicy={"maxFailedRowsPercent": 5}), "--json", timeout=120)
+    assert (ran.code, ran.json["phase"], ran.json["reason"]) == (1, "Failed", "FailureBudgetExceeded"), ran.err
+    rows = ran.json["rows"]
+    assert 1000 <= rows["succeeded"] + rows["failed"] < 2500 and rows["pending"] == 3000 - rows["succeeded"] - rows["failed"], rows
+    assert "ImageNotFound" in ran.json["message"] and "maxFailedRowsPercent" in ran.json["message"]
+    assert len(project.table("out/job/metadata.csv")) == rows["succeeded"] and len(project.failed()) == rows["failed"]
+
+    again = project.run("run", "job.yaml", "--json")
+    assert (again.code, again.json["rows"]) == (1, rows), "nothing was raised"
+
+    raised = project.run("run", project.job(**options, failurePolicy={"maxFailedRowsPercent": 10}), "--json", timeout=200)
+    assert (raised.code, raised.json["phase"], raised.json["uid"]) == (0, "Complete", ran.json["uid"]), raised.err
+    assert raised.json["rows"] == {"total": 3000, "succeeded": 2700, "filtered": 0, "skipped": 0, "failed": 300, "pending": 0}
+
+
 def test_a_budget_of_nothing_and_the_default(project: Project) -> None:
     project.catalogue(20, without=[2])
     ran = project.run("run", project.job("strict", failurePolicy={"maxFailedRows": 0}), "--json")

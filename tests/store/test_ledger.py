@@ -133,7 +133,7 @@ def test_what_is_left_to_do(store: Store) -> None:
     store.record(job.uid, 0, number, [_batch(0), _batch(10)])
     store.record(job.uid, 1, number, [_batch(30)])
     left = [batch for shard in store.unfinished_shards(job.uid) for batch in batches_of(shard, 10)]
-    assert left == [(20, 10, 203, 303, 13), (40, 5, 403, 453, 15)]
+    assert left == [(20, 10, 203, 303, 13, None), (40, 5, 403, 453, 15, None)]
     assert store.pending_ranges(job.uid, 10) == [{"first": 20, "rows": 10}, {"first": 40, "rows": 5}]
 
 

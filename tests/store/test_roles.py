@@ -28,7 +28,7 @@ def _as(url: str, user: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}"))
 
 
-def _job(store: Store, name: str) -> Job:
+def _job(store: Store, name: str, root: str | None = None) -> Job:
     job = store.insert_job(
         uid=str(uuid.uuid4()),
         namespace="default",
@@ -41,7 +41,10 @@ def _job(store: Store, name: str) -> Job:
         output=f"out/{name}",
         output_root="/data",
         generation=1,
+        **({"root_uid": root, "redrive": 1, "selection": {"reasons": None, "pending": False}} if root else {}),
     )
+    if root:
+        return job
     store.save_plan(job.uid, {"sha256": "s"}, 20, lambda: [Shard(0, 0, 20, 3, 203, (103, 203), (11, 12))])
     store.open_round(job.uid)
     return store.get_job(job.uid)
@@ -140,16 +143,22 @@ CALLS: dict[str, Callable[[Store, str], object]] = {
     "begin_plan_v1": lambda store, uid: store.save_plan(uid, {"sha256": "z"}, 0, lambda: []),
     "add_shards_v1": lambda store, uid: store._db.query("SELECT pipelinejob.add_shards_v1(%s, '[]')", (uid,)),
     "finish_plan_v1": lambda store, uid: store._db.query("SELECT pipelinejob.finish_plan_v1(%s, '{}', 0, null, null)", (uid,)),
-    "unfinished_shard_v1": lambda store, uid: list(store.unfinished_shards(uid)),
-    "shard_at_v1": lambda store, uid: store.shard_at(uid, 1, 0),
+    "plan_redrive_v1": lambda store, uid: store.plan_redrive(uid, 10),
+    "unfinished_shard_v1": lambda store, uid: store._db.query("SELECT pipelinejob.unfinished_shard_v1(%s, -1)", (uid,)),
+    "unfinished_shard_v2": lambda store, uid: list(store.unfinished_shards(uid)),
+    "shard_at_v1": lambda store, uid: store._db.query("SELECT pipelinejob.shard_at_v1(%s, 1, 0)", (uid,)),
+    "shard_at_v2": lambda store, uid: store.shard_at(uid, 1, 0),
     "shard_finished_v1": lambda store, uid: store.shard_finished(uid, 0),
     "shards_of_v1": lambda store, uid: store.shards_of(uid, [0]),
     "recorded_v1": lambda store, uid: store.recorded(uid, [0]),
     "record_batches_v1": lambda store, uid: store.record(uid, 0, 1, [_batch(0)]),
-    "close_round_v1": lambda store, uid: store._db.query("SELECT pipelinejob.close_round_v1(%s)", (uid,)),
     "close_round_v2": lambda store, uid: store.close_round(uid, 1),
     "update_counts_v1": lambda store, uid: store.update_counts(uid),
-    "batches_v1": lambda store, uid: list(store.batches(uid)),
+    "batches_v1": lambda store, uid: store._db.query("SELECT pipelinejob.batches_v1(%s, -1, 1)", (uid,)),
+    "batches_v2": lambda store, uid: list(store.batches(uid)),
+    "touched_v1": lambda store, uid: store.touched(uid, 0),
+    "set_images_v1": lambda store, uid: store.set_images(uid, []),
+    "redrives_v1": lambda store, uid: store.redrives(uid),
     "failures_v1": lambda store, uid: list(store.failures(uid)),
     "function_columns_v1": lambda store, uid: store.function_columns(uid),
     "report_v1": lambda store, uid: store.report(uid, "shard", "r", "m"),
@@ -167,7 +176,55 @@ def test_no_function_serves_another_job(tenant: Server, function: str) -> None:
             CALLS[function](tenant.my_store, uid)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("function", ["totals_v1()", "check_job(null)"])
+READ_BY_REDRIVES = (
+    "job_v1",
+    "unfinished_shard_v2",
+    "update_counts_v1",
+    "batches_v2",
+    "failures_v1",
+    "function_columns_v1",
+    "redrives_v1",
+)
+
+
+@pytest.fixture(scope="module")
+def redrive(tenant: Server) -> Iterator[tuple[Store, str, str]]:
+    """(the ledger for a redrive's role, its uid, its root's uid); a row of the root has failed."""
+    root = _job(tenant.store, "root").uid
+    assert tenant.store.record(root, 0, 1, [_batch(0)]) == "go"
+    uid = _job(tenant.store, "root-redrive-1", root=root).uid
+    store = Store(_database(_as(tenant.url, roles.role_name(uid), roles.create_job_role(tenant.database, uid))), migrated=True)
+    yield store, uid, root
+    store.close()
+    roles.drop_job_role(tenant.database, uid)
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_a_redrive_reads_its_root_and_no_more(redrive: tuple[Store, str, str], function: str) -> None:
+    store, _, root = redrive
+    if function in READ_BY_REDRIVES:
+        CALLS[function](store, root)
+    else:
+        with pytest.raises(DENIED, match="may not speak for the job"):
+            CALLS[function](store, root)
+
+
+def test_a_redrive_moves_its_root_by_what_it_records(tenant: Server, redrive: tuple[Store, str, str]) -> None:
+    store, uid, root = redrive
+    assert store.plan_redrive(uid, 10) == 1
+    number = tenant.store.open_round(uid)
+    shard = store.shard_at(uid, number, 0)
+    assert shard is not None and (shard.homes, shard.picked) == ([0], [0])
+    assert store.touched(uid, 0)[0].succeeded == 9
+    good = {**_batch(0), "rows": 1, "succeeded": 1, "failed": 0, "failures": []}
+    assert store.record(uid, 0, number, [good]) == "go" == store.record(uid, 0, number, [good])
+    assert store.shard_finished(uid, 0) and store.update_counts(root)[0].failed == 0
+    assert list(store.failures(root)) == [] and [batch.redriven for batch in store.batches(root)] == [[[1, 1]]]
+    store.set_images(uid, [{"first_row": 0, "images": 10, "bytes": 99, "images_sha256": "z"}])
+    assert [(batch.images, batch.bytes) for batch in store.batches(root)] == [(10, 99)]
+
+
+@pytest.mark.parametrize("function", ["totals_v1()", "check_job(null)", "check_reader(null)", "move_root(null, null, 0, '[]', '{}')"])
 def test_other_functions_are_not_granted(tenant: Server, function: str) -> None:
     with pytest.raises(DENIED, match="permission denied for function"):
         tenant.tries(f"SELECT pipelinejob.{function}")

@@ -85,5 +85,8 @@ def test_a_job_is_settled_when_its_end_answers_its_newest_spec() -> None:
     done = body() | {"status": {"phase": "Complete", "observedGeneration": 1}}
     assert is_settled(done)
     assert not is_settled(body())
+    planned = {"phase": "Pending", "observedGeneration": 1, "conditions": [{"type": "Complete", "status": "False", "reason": "PlanOnly"}]}
+    assert is_settled(body() | {"status": planned})
+    assert not is_settled(body(ttlSecondsAfterFinished=5) | {"status": planned})
     assert not is_settled(done | {"status": {"phase": "Complete", "observedGeneration": 0}})
     assert not is_settled(body(ttlSecondsAfterFinished=5) | {"status": {"phase": "Complete", "observedGeneration": 1}})

@@ -37,7 +37,7 @@ def after(seconds: float) -> datetime:
 def job(uid: str = JOB_UID, born: float = 0, name: str = "men-0a1b2-run-1", **status: Any) -> Object:
     return {
         "metadata": {"name": name, "namespace": "shop", "uid": uid, "creationTimestamp": at(born)},
-        "spec": {"parallelism": 2, "completions": 5, "suspend": False},
+        "spec": {"parallelism": 1, "completions": 5, "suspend": False},
         "status": {"startTime": at(born), "ready": 0, "terminating": 0, "uncountedTerminatedPods": {}, **status},
     }
 
@@ -116,10 +116,10 @@ def told(*pods: Object, **more: Any) -> tuple[str, str]:
 # ---- the database
 
 
-@pytest.mark.parametrize(("seconds", "started", "is_told"), [(12, False, True), (7, False, False), (300, True, False), (300, None, False)])
-def test_a_pod_that_runs_and_does_not_reach_the_database(seconds: float, started: bool | None, is_told: bool) -> None:
+@pytest.mark.parametrize(("seconds", "ready", "is_told"), [(12, False, True), (7, False, False), (300, True, False)])
+def test_a_pod_that_runs_and_does_not_reach_the_database(seconds: float, ready: bool, is_told: bool) -> None:
     one = pod("p", phase="Running", state={"running": {"startedAt": at(0)}})
-    one["status"]["containerStatuses"][0] |= {"ready": bool(started), "started": started}
+    one["status"]["containerStatuses"][0]["ready"] = ready
     problem = found(one, now=seconds)
     assert (problem is not None) == is_told
     if problem is not None:
@@ -273,6 +273,25 @@ def test_pods_that_the_namespace_refuses(message: str) -> None:
     assert reason == "PodsForbidden"
     assert text.startswith("namespace shop takes no pod of Job men-0a1b2-run-1: forbidden: ")
     assert message.removeprefix("(combined from similar events): ").removeprefix(FORBIDDEN) in text
+
+
+def test_a_quota_with_room_for_some_of_the_pods() -> None:
+    wide = job()
+    wide["spec"]["parallelism"] = 3
+    refused = event(JOB_UID, "FailedCreate", f"{FORBIDDEN}exceeded quota: two", last=9)
+    running = [pod(str(index), born=6, index=index, phase="Running", state={"running": {}}) for index in (0, 1)]
+    assert needs_events([wide], running, after(20))
+    reason, text = told(*running, of=wide, events=(refused,))
+    assert reason == "QuotaExceeded"
+    assert "leaves room for 2 of 3 pods" in text
+    wide["status"]["succeeded"] = 3
+    assert found(*running, of=wide, events=(refused,)) is None  # two shards are left
+
+
+def test_a_job_that_waits_in_its_queue() -> None:
+    held = job()
+    held["spec"]["suspend"] = True
+    assert told(of=held) == ("Queued", "the Job men-0a1b2-run-1 is suspended: its Kueue queue has not admitted it yet")
 
 
 def test_a_refusal_is_over_when_there_was_a_pod_since() -> None:

@@ -87,7 +87,7 @@ def test_the_end_of_an_old_job_does_not_touch_a_new_one_of_its_name() -> None:
     seen = cache.job(KEY)
     assert seen is not None
     assert seen["metadata"]["uid"] == "u2"
-    assert (cache.children("u1"), cache.run_jobs()) == ([], [])
+    assert cache.children("u1") == []
 
 
 def test_what_belongs_to_a_job_goes_with_it() -> None:
@@ -104,17 +104,7 @@ def test_a_label_forged_in_another_namespace_is_not_believed() -> None:
     cache = Cache()
     cache.see("jobs", job(namespace="attacker"), False)
     cache.see("pipelinejobs", pipelinejob(), False)
-    assert (cache.children("u1"), cache.run_jobs()) == ([], [])
-
-
-def test_run_jobs_are_those_of_rounds_that_go_on() -> None:
-    cache = Cache()
-    cache.see("pipelinejobs", pipelinejob(), False)
-    cache.see("jobs", job(1, "plan", stage="plan"), False)
-    cache.see("jobs", job(1, "run"), False)
-    assert [one["metadata"]["name"] for one in cache.run_jobs()] == ["run"]
-    cache.see("jobs", job(2, "run", conditions=[{"type": "Complete", "status": "True"}]), False)
-    assert cache.run_jobs() == []
+    assert cache.children("u1") == []
 
 
 # ---- the calls
@@ -304,7 +294,32 @@ def test_refresh_finds_what_is_gone_but_an_older_list_takes_nothing_newer_away(s
     asyncio.run(server.run(story, monkeypatch))
     asked = [query for call, query in server.calls if call == f"GET {JOBS}"]
     assert [query.get("continue") for query in asked] == [None, "next"]
-    assert all(query["labelSelector"] == "pipelinejob.dev/uid=u1" for query in asked)
+    assert all(query["labelSelector"] == "pipelinejob.dev/job,pipelinejob.dev/uid=u1" for query in asked)
+
+
+def test_what_runs_at_a_start_is_known_before_anything_is_decided(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, forged = job(uid="ended", conditions=[{"type": "Complete", "status": "True"}]), job(uid="forged")
+    forged["metadata"]["ownerReferences"] = []
+    server.on("GET /apis/batch/v1/jobs", (200, listed(20, job(), ended, forged)))
+
+    async def story(kube: Kube) -> None:
+        assert await kube.list_runs() == {"u1": 2}
+
+    asyncio.run(server.run(story, monkeypatch))
+
+
+def test_what_a_deletion_answers_is_believed_at_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    going = job(2)
+    going["metadata"]["deletionTimestamp"] = "2026-11-23T01:11:19Z"
+    server.on(f"DELETE {JOBS}/j1", (200, {"kind": "Job", **going}))
+
+    async def story(kube: Kube) -> None:
+        kube.see("pipelinejobs", pipelinejob(), False)
+        kube.see("jobs", job(1), False)
+        await kube.delete_job("shop", "j1", "j1")
+        assert "deletionTimestamp" in kube.children("u1")[0]["metadata"]
+
+    asyncio.run(server.run(story, monkeypatch))
 
 
 def test_a_job_that_is_gone_is_found_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

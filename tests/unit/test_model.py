@@ -399,6 +399,16 @@ def test_the_budget_is_exact(hundredths: int, ran: int, share: float, near: bool
     assert broken is (10_000 * failed > hundredths * ran)
 
 
+def test_while_rows_are_pending_the_percentage_is_judged_from_1000_rows() -> None:
+    def during(failed: int, ran: int, **policy: Any) -> bool:
+        rows = Rows(total=10**6, succeeded=ran - failed, failed=failed, pending=10**6 - ran)
+        return budget_breach(FailurePolicy.model_validate(policy), rows) is not None
+
+    assert not during(999, 999)
+    assert not during(50, 1000) and during(51, 1000)
+    assert not during(3, 3, maxFailedRows=3) and during(4, 4, maxFailedRows=3)
+
+
 def test_max_failed_rows() -> None:
     policy = {"maxFailedRowsPercent": 100, "maxFailedRows": 3}
     assert breach(3, 10, **policy) is None

@@ -260,7 +260,9 @@ def run_batch(folder: Path, at: list[tuple[int, int]], format: str = "jpeg") -> 
         "seed": 3,
     }
     job = {"csv": str(folder / "rows.csv"), "dataRoot": str(folder), "columns": ["id"], "spec": spec, "functions": list(REFERENCE)}
-    runner = BatchRunner({**job, "attempt": "a"}, folder / "out", lambda row, position: at.append((row, position)))
+    runner = BatchRunner(
+        {**job, "attempt": "a", "records": str(folder / "records")}, folder / "out", lambda row, position: at.append((row, position))
+    )
     return runner.run(Task(0, 0, len(ids), 3, len(csv), checksum(csv[3:]), {}))
 
 

@@ -56,6 +56,15 @@ def test_a_failure_is_tried_again_later_each_time() -> None:
     asyncio.run(asyncio.wait_for(story(), 10))
 
 
+def test_a_failure_that_lasts_for_days_is_still_tried_every_minute() -> None:
+    async def story() -> None:
+        queue = Queue()
+        for _ in range(3000):
+            queue.done(A, failed=True)
+
+    asyncio.run(asyncio.wait_for(story(), 5))
+
+
 def test_takers_that_wait_are_woken_by_one_key_each() -> None:
     async def story() -> None:
         queue = Queue()

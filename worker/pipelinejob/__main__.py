@@ -13,12 +13,8 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelinejob.stopping import EXIT_STOPPED, Stop
-
-if TYPE_CHECKING:
-    from pipelinejob.store import Database
 
 EXIT_RETRY, EXIT_SHARD_FAILED, EXIT_JOB_FAILED = 1, 42, 43
 TERMINATION_LOG = "/dev/termination-log"
@@ -30,6 +26,7 @@ def main() -> int:
     stop = Stop()  # first of all: as process 1 of a container we would not hear a SIGTERM without
     _hide_from_children()
     from pipelinejob import stages  # noqa: PLC0415 - the imports take longer than a pod may be deaf
+    from pipelinejob.reachable import ReadyPort  # noqa: PLC0415
     from pipelinejob.reasons import JobError, JobReason  # noqa: PLC0415
     from pipelinejob.store import Database, Store  # noqa: PLC0415
     from pipelinejob.workers import HopelessError  # noqa: PLC0415
@@ -39,12 +36,19 @@ def main() -> int:
         say(f"usage: python -m pipelinejob {'|'.join(stages.STAGES)}")
         return 2
     url = os.environ["PIPELINEJOB_DATABASE_URL"]
-    database = Database(lambda: url, patience=math.inf, say=say, advice="look at the database, and at the operator's log")
+    port = os.environ.get("PIPELINEJOB_READY_PORT")
+    database = Database(
+        lambda: url,
+        patience=math.inf,
+        say=say,
+        advice="look at the database, and at the operator's log",
+        reaches=ReadyPort(int(port)).show if port else None,
+    )
     stop.database = database
     store = Store(database, migrated=True)
     uid = os.environ["PIPELINEJOB_JOB"]
     try:
-        _show_connected(database)
+        database.query("SELECT")  # from the first moment on, the pod shows whether it reaches its database
         stages.STAGES[stage](store, uid, stop, say)
         store.close()
         return 0
@@ -69,14 +73,6 @@ def main() -> int:
         traceback.print_exc()
         _explain("PodFailed", f"{type(error).__name__}: {error}")
         return EXIT_RETRY
-
-
-def _show_connected(database: Database) -> None:
-    """Makes the file by which the cluster learns that this pod has reached its database, however long that takes."""
-    file = os.environ.get("PIPELINEJOB_CONNECTED_FILE")
-    if file:
-        database.query("SELECT")
-        Path(file).touch()
 
 
 def say(message: str) -> None:

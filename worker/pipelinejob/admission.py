@@ -15,7 +15,7 @@ from pipelinejob.lock import JobLock
 from pipelinejob.model import MUTABLE, Spec, job_digest
 from pipelinejob.paths import make_folder
 from pipelinejob.planning import Request, check_empty, inspect, save_plan, scan
-from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
 from pipelinejob.store import Job, Store
 
 
@@ -57,8 +57,10 @@ def admit(request: Request, store: Store) -> Admitted:
 
 def _check_same(request: Request, job: Job) -> None:
     """A job keeps its immutable fields, its functions and its roots for life."""
+    if job.root_uid is not None:
+        raise _not_the_same(job, "is a redrive, which 'pipelinejob redrive' alone runs")
     ours, theirs = request.job.spec.immutable(), {k: v for k, v in job.spec.items() if k not in MUTABLE}
-    changed = [field for key in ours for field in _differences(f"spec.{key}", theirs.get(key), ours[key])]
+    changed = [field for key in ours for field in differences(f"spec.{key}", theirs.get(key), ours[key])]
     if not changed and [f["digest"] for f in request.functions] != [f["digest"] for f in job.functions]:
         changed.append("spec.functions (the code of a function)")
     if str(request.data_root) != job.data_root:
@@ -71,10 +73,11 @@ def _check_same(request: Request, job: Job) -> None:
         raise _not_the_same(job, f"exists with other values of {', '.join(changed)}")
 
 
-def _differences(path: str, old: object, new: object) -> list[str]:
+def differences(path: str, old: object, new: object) -> list[str]:
+    """The fields, below this path, that have other values."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
-        return [field for key in keys for field in _differences(f"{path}.{key}", old.get(key), new.get(key))]
+        return [field for key in keys for field in differences(f"{path}.{key}", old.get(key), new.get(key))]
     return [] if old == new else [path]
 
 
@@ -91,8 +94,11 @@ def _check_output(request: Request, output: Path, store: Store) -> None:
     meta = request.job.metadata
     for other in store.jobs():
         theirs = Path(other.output_root) / other.output
-        if (other.namespace, other.name) != (meta.namespace, meta.name) and (
-            theirs == output or theirs in output.parents or output in theirs.parents
+        shares = other.root_uid is not None  # its root's, which is looked at itself
+        if (
+            not shares
+            and (other.namespace, other.name) != (meta.namespace, meta.name)
+            and (theirs == output or theirs in output.parents or output in theirs.parents)
         ):
             raise JobError(
                 JobReason.INVALID_SPEC,
@@ -106,7 +112,7 @@ def _take_output(request: Request, output: Path, store: Store) -> JobLock:
     """Makes the output folder ours, or finds that it is, and takes the job's lock."""
     meta = request.job.metadata
     make_folder(output, request.output_root)
-    lock = _lock(output, meta.name)
+    lock = output_lock(output, meta.name)
     owner = read_owner(output)
     if owner and (owner["namespace"], owner["name"]) == (meta.namespace, meta.name):
         known = store.find_job(meta.namespace, meta.name)
@@ -116,11 +122,16 @@ def _take_output(request: Request, output: Path, store: Store) -> JobLock:
                 shutil.rmtree(kept)  # it came to nothing
             lock.release()
             make_folder(output, request.output_root)
-            return _lock(output, meta.name)
+            return output_lock(output, meta.name)
     return lock
 
 
-def _lock(output: Path, name: str) -> JobLock:
+def output_lock(output: Path, name: str) -> JobLock:
+    """Takes the lock of an output folder.
+
+    Raises:
+        JobError: InvalidSpec, naming the process that has it.
+    """
     return JobLock(output / OURS / "lock", f"the job {name!r}")
 
 
@@ -159,7 +170,8 @@ def _planned(uid: str, spec: Spec, index: plan.CsvIndex, store: Store) -> Job:
 def _take_over(request: Request, csv: Path, job: Job, store: Store) -> Job:
     """Goes on with a job: its mutable fields are those of the file, its input must be the planned one."""
     _check_same(request, job)
-    changed = _input_changed(csv, job)
+    check_no_redrive(job, store)
+    changed = input_changed(csv, job)
     if job.phase == Phase.COMPLETE:
         if changed:
             raise _not_the_same(job, f"is complete, and its CSV was changed since ({changed})")
@@ -178,11 +190,26 @@ def _take_over(request: Request, csv: Path, job: Job, store: Store) -> Job:
     return store.get_job(job.uid)
 
 
+def check_no_redrive(job: Job, store: Store) -> None:
+    """Refuses to touch a job whose redrive was interrupted: images may be in its output that no record names yet.
+
+    Raises:
+        JobError: InvalidSpec.
+    """
+    for redrive in store.redrives(job.uid):
+        if redrive.phase not in ENDS:
+            raise JobError(
+                JobReason.INVALID_SPEC,
+                f"{redrive.name!r} was interrupted: go on with it first ('pipelinejob redrive {job.name}'), "
+                f"or end it ('pipelinejob cancel {redrive.name}')",
+            )
+
+
 def _file(job: Job, name: str) -> Path:
     return Path(job.output_root) / job.output / name
 
 
-def _input_changed(csv: Path, job: Job) -> str | None:
+def input_changed(csv: Path, job: Job) -> str | None:
     """What is different about a CSV; the same size and time are taken for the same file, else its digest decides."""
     if job.input is None:
         return None
@@ -195,14 +222,17 @@ def _input_changed(csv: Path, job: Job) -> str | None:
 
 
 def delete(job: Job, store: Store, *, with_output: bool) -> None:
-    """Removes a job from the ledger, and its output folder if asked to.
+    """Removes a job with its redrives from the ledger, and its output folder if asked to.
 
     Raises:
-        JobError: InvalidSpec, when a process runs it.
+        JobError: InvalidSpec, when a process runs it, or when it is a redrive itself: the records in the output are partly its own.
     """
+    if job.root_uid is not None:
+        root = store.get_job(job.root_uid).name
+        raise JobError(JobReason.INVALID_SPEC, f"{job.name!r} is part of the results of {root!r}: 'pipelinejob delete {root}' removes both")
     output = Path(job.output_root) / job.output
     if (output / OURS).is_dir():
-        lock = _lock(output, job.name)
+        lock = output_lock(output, job.name)
         try:
             store.delete_job(job.uid)
             owner = read_owner(output)

@@ -1,7 +1,7 @@
 """One batch: its rows through the functions, into an attempt folder, with a summary of what became of every row.
 
 The folder holds the images and, written last, `.batch.jsonl`: a first line with the summary (what the ledger records)
-and a line for each succeeded row (what metadata.csv is made of). Nothing here knows a database or a cluster.
+and a line for each succeeded row (what metadata.csv is made of, see records.py). Nothing here knows a database or a cluster.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelinejob import faults, images, names, template
 from pipelinejob.checksum import checksum
 from pipelinejob.functions import Chain
 from pipelinejob.inputs import ImageReader
 from pipelinejob.reasons import RowFailure, RowReason
+from pipelinejob.records import SUMMARY, read_urls, record_files
 from pipelinejob.rows import Record, csv_line, records
 from pipelinejob.where import compile_where
 
-SUMMARY = ".batch.jsonl"
+if TYPE_CHECKING:
+    from pipelinejob.store import Batch
+
 DECODE, ENCODE = -1, -2  # the positions of the two steps that are no functions
 MAX_MESSAGE = 500
 At = Callable[[int, int], None]
@@ -43,14 +46,25 @@ class Task(NamedTuple):
     byte_end: int
     checksum: int
     doomed: dict[str, list[str]]  # row → [reason, function, message]
+    picked: list[int] | None = None  # the rows to run; None: all
+
+    @classmethod
+    def of(cls, shard: int, batch: Batch) -> Task:
+        """The task of a planned batch."""
+        return cls(shard, batch.first_row, batch.rows, batch.byte_start, batch.byte_end, batch.checksum, {}, batch.picked)
+
+    @property
+    def to_run(self) -> int:
+        """How many rows are to run."""
+        return self.rows if self.picked is None else len(self.picked)
 
 
 class BatchRunner:
     """Runs batches of one job.
 
     Args:
-        job: {csv, dataRoot, columns, spec, functions, attempt, memory?}: paths absolute, `spec` as the resource spells it;
-            memory in bytes, where this process may use no more.
+        job: {csv, dataRoot, columns, spec, functions, attempt, records, memory?}: paths absolute, `spec` as the resource spells it;
+            `records` is the folder of earlier records of the same batches; memory in bytes, where this process may use no more.
         folder: the attempt folder of this process; batches become folders in it.
         at: told (row, position of the function) before each step.
     """
@@ -59,6 +73,7 @@ class BatchRunner:
         source, self._output = job["spec"]["source"], job["spec"]["output"]
         self._attempt: str = job["attempt"]
         self._folder = folder
+        self._records = Path(job["records"])
         self._columns: list[str] = job["columns"]
         self._delimiter, self._encoding = source["delimiter"], source["encoding"]
         self._where = compile_where(source["where"], self._columns)
@@ -93,11 +108,16 @@ class BatchRunner:
         folder = self._folder / names.folder(task.first_row)
         folder.mkdir()  # never makedirs: the round's folder may be gone, and then nothing may be written any more
         batch = _Batch(folder, f"images/{folder.name}")
+        picked = None if task.picked is None else frozenset(task.picked)
+        if picked is not None and self._template is None:
+            self._take_names(task.first_row, picked, batch.taken)
         for record in records(data, task.first_row, self._columns, self._delimiter, self._encoding):
+            mine = picked is None or record.row in picked
             try:
-                self._run_row(record, batch, task.doomed.get(str(record.row)))
+                self._run_row(record, batch, task.doomed.get(str(record.row)), mine=mine)
             except RowFailure as failure:
-                batch.fail(record, "" if record.problem else record.cells[self._id], failure)
+                if mine:
+                    batch.fail(record, "" if record.problem else record.cells[self._id], failure)
         faults.point("rows-done")
         summary = batch.summary(task, self._attempt)
         _write(folder / (SUMMARY + ".part"), "\n".join([json.dumps(summary), *batch.lines, ""]).encode())
@@ -106,15 +126,24 @@ class BatchRunner:
         faults.point("batch-done")
         return summary
 
-    def _run_row(self, record: Record, batch: _Batch, doom: list[str] | None) -> None:
-        """Takes one row through the checks and functions in the order of the contract."""
+    def _take_names(self, first_row: int, picked: frozenset[int], taken: dict[str, int]) -> None:
+        """Where functions make the images, a name is its row's once it is made: those of earlier runs stay theirs."""
+        for row, url in read_urls(record_files(self._records, first_row)):
+            if url and row not in picked:
+                names.claim(url.rpartition("/")[2].removesuffix(f".{self._extension}"), self._extension, taken, row)
+
+    def _run_row(self, record: Record, batch: _Batch, doom: list[str] | None, *, mine: bool) -> None:
+        """Takes one row through the checks and functions in the order of the contract; one that is not to run, as far as
+        to the name that it owns."""
         if record.problem:
             raise RowFailure(RowReason.MALFORMED_ROW, record.problem)
         if not self._where(record.cells):
-            batch.filtered += 1
+            batch.filtered += mine
             return
         id = record.cells[self._id]
         name = names.claim(id, self._extension, batch.taken, record.row) if self._template else None
+        if not mine:
+            return
         if doom:
             raise RowFailure(RowReason(doom[0]), doom[2], doom[1])
         self._at(record.row, DECODE)
@@ -199,16 +228,16 @@ class _Batch:
             url = f"{self.url}/{name}"
         for position, function, values in columns:
             self.columns.update(dict.fromkeys((position, function, column) for column in values))
-        line: list[object] = [csv_line([*record.cells, url])]
+        line: list[object] = [record.row, csv_line([*record.cells, url])]
         if columns:
-            line.append([[position, values] for position, _, values in columns])
+            line.append(columns)
         self.lines.append(json.dumps(line))
 
     def summary(self, task: Task, attempt: str) -> dict[str, Any]:
         return {
             "first_row": task.first_row,
             "attempt": attempt,
-            "rows": task.rows,
+            "rows": task.to_run,
             "succeeded": len(self.lines),
             "filtered": self.filtered,
             "skipped": self.skipped,

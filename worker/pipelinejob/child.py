@@ -61,7 +61,7 @@ def _run(runner: BatchRunner, task: Task) -> dict[str, Any]:
         return {"storage": f"{error.strerror or error}: {error.filename or ''}", "first_row": task.first_row}
     except Exception:
         return {"bug": traceback.format_exc(), "first_row": task.first_row}
-    return {"done": task.first_row, "published": summary["succeeded"] > 0, "rows": task.rows, "failed": summary["failed"]}
+    return {"done": task.first_row, "published": summary["succeeded"] > 0, "rows": task.to_run, "failed": summary["failed"]}
 
 
 class Mark:

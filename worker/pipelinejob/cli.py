@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelinejob import admission, jobfile, local, planning, report
+from pipelinejob import redrive as redriving
 from pipelinejob.commit import OURS
 from pipelinejob.functions import BUILTINS
 from pipelinejob.lock import holder, is_held
@@ -45,6 +46,7 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database", envvar="PIPELINEJOB_DATABASE_URL", help="A Postgres URL; unset: the embedded server."),
 ]
+Workers = Annotated[int | None, typer.Option(min=1, max=10_000, help="Processes; unset: spec.parallelism, at most one a core.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The job's namespace.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 
@@ -54,7 +56,7 @@ def run(
     file: File,
     data: Data = ".",
     output_root: OutputRoot = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=10_000, help="Processes; unset: spec.parallelism, at most one a core.")] = None,
+    workers: Workers = None,
     database: DatabaseUrl = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Start anew: remove the job of that name and its output.")] = False,
@@ -157,6 +159,34 @@ def failures(
 
 
 @app.command()
+def redrive(
+    name: Name,
+    reason: Annotated[list[str] | None, typer.Option("--reason", help="Only rows that failed for this reason; may be repeated.")] = None,
+    pending: Annotated[bool, typer.Option("--pending", help="Rows that a failed or cancelled job never reached, too.")] = False,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="The job file, with other functions or failure budget.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Another data root than the job's.")] = None,
+    workers: Workers = None,
+    namespace: Namespace = "default",
+    database: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Run the failed rows of a job again, into its results."""
+    began = time.monotonic()
+    wanted = redriving.Wanted(tuple(reason or ()), pending, file, data, _home(), workers)
+    with _store(database) as store, report.console_reporter() as reporter:
+        root = _job(store, namespace, name)
+        try:
+            result = redriving.redrive(root, wanted, store, reporter)
+        except JobError as error:
+            known = None if error.reason is JobReason.DATABASE_UNAVAILABLE else _latest(store, root)
+            raise typer.Exit(_fail(error, json, began, None, known)) from None
+        top = store.top_failures(result.job.uid) if result.rows.total else []
+        after = _result(store, store.get_job(root.uid))
+    report.show_redrive(result, top, after, json=json, seconds=time.monotonic() - began)
+    raise typer.Exit(_exit_code(result))
+
+
+@app.command()
 def results(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
     """Show where the results are, and make a contact sheet of 20 images."""
     with _store(database) as store:
@@ -246,6 +276,11 @@ def _find(store: Store, wanted: PipelineJob) -> local.Result | None:
     """The job as the ledger has it, with fresh counts."""
     job = store.find_job(wanted.metadata.namespace, wanted.metadata.name)
     return _result(store, job) if job else None
+
+
+def _latest(store: Store, root: Job) -> local.Result:
+    """The newest redrive of a job, or the job itself, as the ledger has them."""
+    return _result(store, [root, *store.redrives(root.uid)][-1])
 
 
 def _result(store: Store, job: Job) -> local.Result:

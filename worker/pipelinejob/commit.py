@@ -7,7 +7,7 @@ The same on a laptop and in pods; no Kubernetes, no processes. Everything of our
     owner.json                      whose output this is
     lock                            held by the processes of a run
     <uid>/open-<round>/<process>/   attempt folders; renaming the round's folder away fences all its processes
-    records/<first row>.jsonl       after finalize: the batches' records
+    records/<first row>.jsonl       after finalize: the batches' records, and those of redrives (records.py)
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelinejob import faults, names
-from pipelinejob.batch import SUMMARY
 from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.records import SUMMARY, read_summary, record_name
 
 OURS = ".pipelinejob"
 
@@ -37,13 +37,15 @@ class RoundClosedError(Exception):
 class OutputFolder:
     """The output folder of one job, with the steps of the protocol that touch the file system."""
 
-    def __init__(self, path: Path, uid: str) -> None:
+    redrive: int | None = None
+
+    def __init__(self, path: Path, uid: str, owner: str | None = None) -> None:
         self.path = path
         self.images = path / "images"
         self.ours = path / OURS
         self.records = self.ours / "records"
         self._job = self.ours / uid
-        self.uid = uid
+        self.owner = owner or uid
 
     def round_folder(self, round_number: int) -> Path:
         """Where the attempt folders of a round are."""
@@ -64,7 +66,7 @@ class OutputFolder:
             JobError: OutputConflict.
         """
         owner = read_owner(self.path)
-        if owner is None or owner["uid"] != self.uid:
+        if owner is None or owner["uid"] != self.owner:
             whose = f"belongs to the job {owner['namespace']}/{owner['name']} (uid {owner['uid']})" if owner else "is gone, or nobody's"
             raise JobError(
                 JobReason.OUTPUT_CONFLICT,
@@ -81,6 +83,10 @@ class OutputFolder:
         faults.point("closed")
         _remove(self._job)
 
+    def is_open(self) -> bool:
+        """Whether there is anything that finalize has not dealt with."""
+        return self._job.exists() or next(self.published(), None) is not None
+
     def finished_attempts(self) -> list[Path]:
         """Attempt folders, of any round, whose batch is complete but not published."""
         return sorted(item.parent for item in self._job.glob(f"open-*/*/*/{SUMMARY}"))
@@ -94,12 +100,18 @@ class OutputFolder:
         Raises:
             RoundClosedError: the round is over.
         """
-        target = self.images / attempt.name
-        if read_summary_succeeded(attempt) == 0:
-            return read_summary(attempt)
+        summary = _summary_of_attempt(attempt)
+        if summary["succeeded"] == 0:
+            return summary
         if durable:
             _sync(attempt)
         faults.point("durable")
+        self._commit(attempt, durable=durable)
+        faults.point("published")
+        return self.summary_of(int(attempt.name))
+
+    def _commit(self, attempt: Path, *, durable: bool) -> None:
+        target = self.images / attempt.name
         try:
             attempt.rename(target)
         except OSError as error:
@@ -108,41 +120,40 @@ class OutputFolder:
             if not (target / SUMMARY).exists():
                 raise RoundClosedError(str(attempt)) from None
         if durable:
-            _sync_folder(self.images)
-        faults.point("published")
-        return read_summary(target)
+            sync_folder(self.images)
 
     def published(self) -> Iterator[int]:
-        """The first rows of published batches whose records are still in their folders."""
+        """The first rows of published batches whose records finalize has not collected."""
         if self.images.exists():
             for folder in sorted(self.images.iterdir()):
                 if (folder / SUMMARY).exists():
                     yield int(folder.name)
 
+    def is_published(self, first_row: int) -> bool:
+        """Whether that batch is published, and its record not collected by finalize."""
+        return self.published_record(first_row).exists()
+
     def summary_of(self, first_row: int) -> dict[str, Any]:
         """The summary of a published batch."""
-        return read_summary(self.images / names.folder(first_row))
+        return read_summary(self.published_record(first_row))
+
+    def published_record(self, first_row: int) -> Path:
+        """Where publishing puts the record of a batch."""
+        return self.images / names.folder(first_row) / SUMMARY
 
     def record_file(self, first_row: int) -> Path:
         """Where finalize finds the record of a batch."""
-        return self.records / f"{names.folder(first_row)}.jsonl"
+        return self.records / record_name(first_row, self.redrive)
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of the batch in this folder."""
-    with open(folder / SUMMARY, encoding="utf-8") as file:
-        summary: dict[str, Any] = json.loads(file.readline())
-    return summary
-
-
-def read_summary_succeeded(folder: Path) -> int:
-    """How many rows of the batch in this attempt folder succeeded.
+def _summary_of_attempt(folder: Path) -> dict[str, Any]:
+    """The summary of the batch in this attempt folder.
 
     Raises:
         RoundClosedError: the folder is gone with its round.
     """
     try:
-        return int(read_summary(folder)["succeeded"])
+        return read_summary(folder / SUMMARY)
     except FileNotFoundError:
         raise RoundClosedError(str(folder)) from None
 
@@ -222,10 +233,11 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder survive the death of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

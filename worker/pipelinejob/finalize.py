@@ -11,22 +11,24 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
 from pipelinejob import faults, names
-from pipelinejob.batch import SUMMARY
 from pipelinejob.commit import OutputFolder
 from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.records import read_rows, read_urls, record_name
 from pipelinejob.rows import csv_line
-from pipelinejob.store import Job, Store
+from pipelinejob.store import BatchRow, Job, Store
 
 FAILURES_HEADER = ("row", "id", "reason", "function", "message", "attempts")
 
 
 def finalize(store: Store, job: Job, output: OutputFolder) -> None:
     """Ends the rounds of a job and writes its three files; also for a job that failed or was cancelled.
+
+    Those of a redrive are the files of the job whose rows it ran again.
 
     Raises:
         JobError: OutputConflict, when the output folder is no longer this job's, or the record of a batch has gone from it.
@@ -38,14 +40,20 @@ def finalize(store: Store, job: Job, output: OutputFolder) -> None:
     store.close_round(job.uid, job.round)
     faults.point("closed-ledger")
     output.close_rounds()  # again: a worker that starts makes the round's folder first, then asks the ledger
-    _collect_records(store, job, output)
+    if job.root_uid is None:
+        owner = job
+        _collect_records(store, job, output)
+    else:
+        owner = store.get_job(job.root_uid)
+        _settle_images(store, job, output)
+        store.update_counts(job.uid)
     faults.point("collected")
     files = {
-        "metadata.csv": _write(output.path / "metadata.csv", _metadata(store, job, output)),
-        "failures.csv": _write(output.path / "failures.csv", _failures(store, job)),
+        "metadata.csv": _write(output.path / "metadata.csv", _metadata(store, owner, output)),
+        "failures.csv": _write(output.path / "failures.csv", _failures(store, owner)),
     }
     faults.point("tables")
-    _write(output.path / "manifest.json", _manifest(store, job, files))
+    _write(output.path / "manifest.json", _manifest(store, owner, files))
     faults.point("manifest")
 
 
@@ -65,13 +73,11 @@ def _collect_records(store: Store, job: Job, output: OutputFolder) -> None:
     output.images.mkdir(exist_ok=True)
     with_images = set()
     for batch in store.batches(job.uid):
-        if batch.succeeded:
-            try:
-                os.rename(output.images / names.folder(batch.first_row) / SUMMARY, output.record_file(batch.first_row))
-            except FileNotFoundError:
-                if not output.record_file(batch.first_row).exists():
-                    raise _record_lost(output, batch.first_row) from None
-        if batch.images:
+        if _own(batch):
+            with suppress(FileNotFoundError):  # it is there already, or _records finds that it is nowhere
+                os.rename(output.published_record(batch.first_row), output.record_file(batch.first_row))
+            _records(output, batch)
+        if batch.images or batch.redriven:
             with_images.add(names.folder(batch.first_row))
     output.check_owner()  # what this took until here may have been long
     for folder in output.images.iterdir():
@@ -79,11 +85,67 @@ def _collect_records(store: Store, job: Job, output: OutputFolder) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _settle_images(store: Store, job: Job, output: OutputFolder) -> None:
+    """Deletes images of a redrive that no record names, as after a crash, and says what images its batches have now."""
+    for shard in range(store.update_counts(job.uid)[1].total):
+        changed = []
+        for batch in store.touched(job.uid, shard):
+            folder = output.images / names.folder(batch.first_row)
+            urls = [url for _, url in read_urls(_records(output, batch)) if url]
+            _keep_only(folder, {url.rpartition("/")[2] for url in urls})
+            if any(number == job.redrive for number, _ in batch.redriven):
+                changed.append({"first_row": batch.first_row, **_images(output, urls)})
+        store.set_images(job.uid, changed)
+
+
+def _keep_only(folder: Path, wanted: set[str]) -> None:
+    if not folder.exists():
+        return
+    for item in folder.iterdir():
+        if item.name not in wanted:
+            item.unlink(missing_ok=True)
+    if not wanted:
+        with suppress(OSError):  # another process does the same
+            folder.rmdir()
+
+
+def _images(output: OutputFolder, urls: Sequence[str]) -> dict[str, object]:
+    """What the manifest says of these images, as batch.py counts those that it writes."""
+    digest, size = hashlib.sha256(), 0
+    for url in urls:
+        try:
+            data = (output.path / url).read_bytes()
+        except FileNotFoundError:
+            raise JobError(JobReason.OUTPUT_CONFLICT, f"{output.path}: {url} is gone: the output was changed from outside") from None
+        digest.update(f"{hashlib.sha256(data).hexdigest()}  {url.rpartition('/')[2]}\n".encode())
+        size += len(data)
+    return {"images": len(urls), "bytes": size, "images_sha256": digest.hexdigest()}
+
+
+def _own(batch: BatchRow) -> int:
+    """How many rows of a batch succeeded in no redrive."""
+    return batch.succeeded - sum(succeeded for _, succeeded in batch.redriven)
+
+
+def _records(output: OutputFolder, batch: BatchRow) -> list[Path]:
+    """The records of a batch as the ledger knows them.
+
+    Raises:
+        JobError: OutputConflict, when one is gone.
+    """
+    wanted = [record_name(batch.first_row)] if _own(batch) else []
+    wanted += [record_name(batch.first_row, number) for number, _ in batch.redriven]
+    paths = [output.records / name for name in wanted]
+    if not all(path.exists() for path in paths):
+        raise _record_lost(output, batch.first_row)
+    return paths
+
+
 def _record_lost(output: OutputFolder, first_row: int) -> JobError:
     return JobError(
         JobReason.OUTPUT_CONFLICT,
         f"{output.path}: the record of the batch at row {first_row} is gone: the output was changed from outside; "
-        "run again with --replace to make it anew",
+        "make it anew with a new job",
     )
 
 
@@ -94,19 +156,14 @@ def _metadata(store: Store, job: Job, output: OutputFolder) -> Iterator[str]:
     returned = store.function_columns(job.uid)
     yield csv_line([*job.input["columns"], url_column, *column_names([*job.input["columns"], url_column], returned)])
     for batch in store.batches(job.uid):
-        if not batch.succeeded:
-            continue
-        with open(output.record_file(batch.first_row), encoding="utf-8") as record:
-            next(record)  # the summary
-            for line in record:
-                row = json.loads(line)
-                yield row[0] + _returned_cells(row[1] if len(row) > 1 else [], returned) if returned else row[0]
+        for _, line, *rest in read_rows(_records(output, batch)):
+            yield line + _returned_cells(rest[0] if rest else [], returned) if returned else line
 
 
-def _returned_cells(values: Sequence[Sequence[Any]], returned: Sequence[tuple[int, str, str]]) -> str:
+def _returned_cells(values: Iterable[tuple[int, str, Mapping[str, object]]], returned: Sequence[tuple[int, str, str]]) -> str:
     """The cells of the function columns, as they follow the others on the line."""
-    by_position: Mapping[int, Mapping[str, object]] = dict(values)  # type: ignore[arg-type]
-    cells = [cell_text(by_position.get(position, {}).get(column)) for position, _, column in returned]
+    by_step = {(position, function): columns for position, function, columns in values}
+    cells = [cell_text(by_step.get((position, function), {}).get(column)) for position, function, column in returned]
     return csv_line(["", *cells])
 
 
@@ -158,6 +215,8 @@ def _manifest(store: Store, job: Job, files: Mapping[str, Mapping[str, object]])
     }
     if pending:
         head["pending"] = pending
+    if redrives := [_redrive(one) for one in store.redrives(job.uid) if one.input]:
+        head["redrives"] = redrives
     yield "{"
     for key, value in head.items():
         yield f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, sort_keys=key == 'functions')},"
@@ -178,6 +237,11 @@ def _manifest(store: Store, job: Job, files: Mapping[str, Mapping[str, object]])
         yield before
     yield "  ]"
     yield "}"
+
+
+def _redrive(job: Job) -> dict[str, object]:
+    functions = [{key: step[key] for key in ("name", "params", "digest")} for step in job.functions]
+    return {"n": job.redrive, "digest": job.digest, "functions": functions, "selection": job.selection, "counts": job.rows.model_dump()}
 
 
 def _write(path: Path, lines: Iterator[str]) -> dict[str, object]:

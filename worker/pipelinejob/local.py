@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pipelinejob import faults
-from pipelinejob.admission import Admitted, admit
+from pipelinejob.admission import Admitted, admit, check_no_redrive
 from pipelinejob.batch import Task
-from pipelinejob.commit import OutputFolder
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize, record_published
 from pipelinejob.model import Rows, Shards, Spec, budget_breach
 from pipelinejob.planning import Request
 from pipelinejob.reasons import JobError, JobReason, Phase
-from pipelinejob.status import status_of
+from pipelinejob.redriven import output_folder
 from pipelinejob.store import Job, Store
 from pipelinejob.store.ledger import batches_of
+from pipelinejob.verdict import judge, judge_root, write_status
 from pipelinejob.workers import MAX_BACKLOG, Workers
 
 PATIENCE = 600.0  # seconds that a running job waits for a database that went away
@@ -60,12 +60,12 @@ def run(request: Request, store: Store, reporter: Reporter) -> Result:
     """
     admitted = admit(request, store)
     try:
-        return _LocalRun(request, admitted, store, reporter).run()
+        return LocalRun(request, admitted, store, reporter).run()
     finally:
         admitted.lock.release()
 
 
-class _LocalRun:
+class LocalRun:
     """One run of a job by this process and its children."""
 
     def __init__(self, request: Request, admitted: Admitted, store: Store, reporter: Reporter) -> None:
@@ -75,7 +75,7 @@ class _LocalRun:
         self._log = request.home / "logs" / f"{job.namespace}-{job.name}.log"
         self._spec = Spec.model_validate(job.spec)
         self._durable = self._spec.output.fsync == "always"  # auto: here, the death of processes is survived without
-        self._output = OutputFolder(Path(job.output_root) / job.output, job.uid)
+        self._output = output_folder(job, Path(job.output_root))
         self._done = job.rows.total - job.rows.pending
         self._failed = job.rows_failed
         self._signal: int | None = None
@@ -93,8 +93,10 @@ class _LocalRun:
             return self._result(note="spec.suspend is true: set it to false and run again")
         store.be_patient(PATIENCE)
         try:
-            if not self._spec.cancel and job.rows.pending:
+            while self._may_run():
                 self._run_rows()
+                if self._signal is not None or store.stop_reason(job.uid) is None:
+                    break
             if self._signal is not None:
                 return self._interrupted()
             return self._end()
@@ -102,6 +104,15 @@ class _LocalRun:
             if error.reason is not JobReason.DATABASE_UNAVAILABLE:
                 self._give_up(error)
             raise
+
+    def _may_run(self) -> bool:
+        """Whether there are rows to run; a budget that was raised, or is kept again by what was under way, stops nothing."""
+        rows, _ = self._store.update_counts(self._job.uid)
+        stop = self._store.stop_reason(self._job.uid)
+        if stop == "budget" and not budget_breach(self._spec.failure_policy, rows):
+            self._store.update_job(self._job.uid, stop=None)
+            stop = None
+        return stop is None and rows.pending > 0
 
     def _run_rows(self) -> None:
         store, job = self._store, self._job
@@ -137,12 +148,17 @@ class _LocalRun:
 
     def _look(self) -> str | None:
         """For those who ask how the job stands: its counts; for us: whether it is to stop."""
-        self._store.update_counts(self._job.uid)
-        return self._store.stop_reason(self._job.uid)
+        rows, _ = self._store.update_counts(self._job.uid)
+        stop = self._store.stop_reason(self._job.uid)
+        if stop is None and budget_breach(self._spec.failure_policy, rows):
+            stop = "budget"
+            self._store.update_job(self._job.uid, stop=stop)
+        return stop
 
     def _count(self) -> int:
         """How many processes to start: no more than there are batches, and by default than there are cores."""
-        batches = -(-self._job.rows.pending // self._spec.sharding.batch_rows)
+        in_a_batch = self._spec.sharding.batch_rows if self._job.root_uid is None else 1  # of a redrive: who knows
+        batches = -(-self._job.rows.pending // in_a_batch)
         cores = os.cpu_count() or 1
         wanted = self._workers or min(self._spec.parallelism, cores)
         if self._workers is None and self._spec.parallelism > cores:
@@ -168,16 +184,17 @@ class _LocalRun:
             "columns": self._job.input["columns"],
             "spec": self._job.spec,
             "functions": self._job.functions,
+            "records": str(self._output.records),
         }
 
     def _tasks(self) -> Iterator[Task]:
         for shard in self._store.unfinished_shards(self._job.uid):
-            for first_row, rows, start, end, checksum in batches_of(shard, self._spec.sharding.batch_rows):
-                yield Task(shard.index, first_row, rows, start, end, checksum, {})
+            for batch in batches_of(shard, self._spec.sharding.batch_rows):
+                yield Task.of(shard.index, batch)
 
     def _finished(self, committer: Committer, task: Task, attempt: Path, failed: int) -> None:
         committer.put(task.shard, attempt)
-        self._done += task.rows
+        self._done += task.to_run
         self._failed += failed
 
     def _check(self, committer: Committer) -> tuple[bool, bool]:
@@ -201,16 +218,14 @@ class _LocalRun:
         """Writes the files and judges the job."""
         job, store = self._job, self._store
         rows, _ = store.update_counts(job.uid)
-        cancelled = store.stop_reason(job.uid) is not None
-        if rows.pending and not cancelled:
+        stop = store.stop_reason(job.uid)
+        if rows.pending and stop is None:
             raise JobError(JobReason.SHARDS_FAILED, f"{rows.pending} rows were not run: run the same command to go on")
         store.update_job(job.uid, phase=Phase.FINALIZING)
         finalize(store, job, self._output)
-        rows, _ = store.update_counts(job.uid)
-        phase, reason, message = _verdict(self._spec, rows, cancelled)
-        if reason is JobReason.FAILURE_BUDGET_EXCEEDED:
-            top = store.top_failures(job.uid, 1)[0]
-            message = f"{message} (most often {top.reason}, {top.count} times; {top.example})"
+        judge_root(store, job)
+        faults.point("judged")
+        phase, reason, message = judge(store, job, cancelled=stop == "cancel")
         store.update_job(job.uid, phase=phase, reason=reason, message=message, finished_at=datetime.now(UTC))
         return self._result()
 
@@ -219,27 +234,14 @@ class _LocalRun:
         store, job = self._store, self._job
         try:
             finalize(store, job, self._output)
+            judge_root(store, job)
         except (OSError, JobError) as second:
             self._reporter.say(f"could not write the results of what is done: {second}")
         store.update_counts(job.uid)
         store.update_job(job.uid, phase=Phase.FAILED, reason=error.reason, message=error.message, finished_at=datetime.now(UTC))
 
     def _result(self, note: str | None = None, interrupted: int | None = None) -> Result:
-        rows, shards = self._store.update_counts(self._job.uid)
-        job = self._store.get_job(self._job.uid)
-        status = status_of(job, rows, shards, self._store.top_failures(job.uid)).as_dict()
-        self._store.update_job(job.uid, status=status)
-        return Result(job, rows, shards, note, interrupted)
-
-
-def _verdict(spec: Spec, rows: Rows, cancelled: bool) -> tuple[Phase, JobReason | None, str | None]:
-    if cancelled:
-        done = f"{rows.total - rows.pending} of {rows.total} rows were done"
-        return Phase.CANCELLED, JobReason.CANCELLED, f"cancelled: {done}, their results are kept"
-    breach = budget_breach(spec.failure_policy, rows)
-    if breach:
-        return Phase.FAILED, JobReason.FAILURE_BUDGET_EXCEEDED, breach
-    return Phase.COMPLETE, None, None
+        return Result(*write_status(self._store, self._job.uid), note, interrupted)
 
 
 def interrupted_message(rows: Rows) -> str:
@@ -251,13 +253,13 @@ def cancel(job: Job, store: Store, *, is_running: bool) -> Job:
     """Cancels a job for good: a running one hears of it through the ledger, another is finalized here."""
     if job.phase in (Phase.COMPLETE, Phase.CANCELLED):
         return job
+    check_no_redrive(job, store)
     store.update_job(job.uid, stop="cancel")
     if not is_running:
-        output = OutputFolder(Path(job.output_root) / job.output, job.uid)
         if job.input is not None:
-            finalize(store, job, output)
-        rows, _ = store.update_counts(job.uid)
-        phase, reason, message = _verdict(Spec.model_validate(job.spec), rows, True)
+            finalize(store, job, output_folder(job, Path(job.output_root)))
+            judge_root(store, job)
+        phase, reason, message = judge(store, job, cancelled=True)
         store.update_job(job.uid, phase=phase, reason=reason, message=message, finished_at=datetime.now(UTC))
     return store.get_job(job.uid)
 

@@ -28,6 +28,7 @@ MAX_NAME = 40
 MAX_SHARDS = 50_000
 MAX_DEPTH = 100  # of the document
 MAX_LINES, MAX_LINE = 20, 500  # of what is told of its problems
+JUDGED_FROM = 1000  # rows that ran, for a percentage of failures to mean something before the end
 _ESCAPES = ("punycode", "idna", "unicode-escape", "raw-unicode-escape")  # codecs that give ASCII another meaning now and then
 MUTABLE = ("parallelism", "suspend", "cancel", "failurePolicy", "ttlSecondsAfterFinished")
 
@@ -352,18 +353,23 @@ class Status(Model):
 
 
 def budget_breach(policy: FailurePolicy, rows: Rows) -> str | None:
-    """Says which limit the failed rows are above, or None; percent = 100*failed/(succeeded+skipped+failed)."""
+    """Says which limit the failed rows are above, or None; percent = 100*failed/(succeeded+skipped+failed).
+
+    While rows are pending, the percentage is judged from 1,000 rows on; the number always.
+    """
     ran = rows.succeeded + rows.skipped + rows.failed
     if policy.max_failed_rows is not None and rows.failed > policy.max_failed_rows:
         return (
             f"{rows.failed} of {ran} rows failed, more than spec.failurePolicy.maxFailedRows {policy.max_failed_rows}: "
-            "mend the cause, or raise it and run again"
+            "mend the cause, or raise it to go on"
         )
     limit = policy.max_failed_rows_percent
+    if rows.pending and ran < JUDGED_FROM:
+        return None
     if ran and 100 * rows.failed / ran > limit:  # the quotient is exact where it equals the limit; limit * ran is not
         return (
             f"{rows.failed} of {ran} rows failed ({100 * rows.failed / ran:.2f}%), more than "
-            f"spec.failurePolicy.maxFailedRowsPercent {limit:g}: mend the cause, or raise it and run again"
+            f"spec.failurePolicy.maxFailedRowsPercent {limit:g}: mend the cause, or raise it to go on"
         )
     return None
 

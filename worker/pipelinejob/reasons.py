@@ -22,6 +22,9 @@ class Phase(StrEnum):
     CANCELLED = "Cancelled"
 
 
+ENDS = (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED)  # nothing runs any more, and what is done is finalized
+
+
 class RowReason(StrEnum):
     """Why a row failed, in the order in which the checks are made."""
 

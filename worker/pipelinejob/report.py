@@ -182,6 +182,15 @@ def show_result(result: Result, top: Sequence[TopFailure], *, json: bool, second
         console.print(f"results: {result.output}", highlight=False, markup=False, soft_wrap=True)
 
 
+def show_redrive(result: Result, top: Sequence[TopFailure], root: Result, *, json: bool, seconds: float) -> None:
+    """The end of a redrive, and how the job stands now whose rows it ran."""
+    show_result(result, top, json=json, seconds=seconds)
+    if not json and result.interrupted is None:
+        rows = root.rows
+        left = f"{rows.failed:,} of {rows.total:,} rows failed" + (f", {rows.pending:,} were not run" if rows.pending else "")
+        Console().print(f"{root.job.name} is {root.job.phase}: {left}", highlight=False, markup=False, soft_wrap=True)
+
+
 def _print_failures(console: Console, top: Sequence[TopFailure], name: str) -> None:
     if not top:
         return

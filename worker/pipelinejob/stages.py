@@ -16,12 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelinejob import faults, names
-from pipelinejob.batch import SUMMARY, Task
+from pipelinejob import faults
+from pipelinejob.batch import Task
 from pipelinejob.commit import OutputFolder, claim_output, move_away, read_owner
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize
 from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.redriven import output_folder
 from pipelinejob.stopping import Stop
 from pipelinejob.store import Job, ShardRow, Store
 from pipelinejob.store.ledger import batches_of
@@ -140,7 +141,7 @@ def shard(store: Store, uid: str, stop: Stop, say: Say) -> None:
     """
     job = _job(store, uid)
     round_number = int(os.environ["PIPELINEJOB_ROUND"])
-    output = OutputFolder(_data_root() / job.output, uid)
+    output = output_folder(job, _data_root())
     output.check_owner()
     folder = output.open_round(round_number)  # before the question, so that who closes the round closes this, too
     found = store.shard_at(uid, round_number, int(os.environ["JOB_COMPLETION_INDEX"]))
@@ -169,7 +170,7 @@ class _ShardRun:
         self._output, self._stop, self._say = output, stop, say
         self._durable = job.spec["output"]["fsync"] != "never"  # auto: in a cluster the death of a node is survived
         self._left = list(batches_of(row, job.spec["sharding"]["batchRows"]))
-        self._done = row.rows - sum(rows for _, rows, *_ in self._left)
+        self._done = row.rows - sum(batch.to_run for batch in self._left)
         self._failed = 0
         self._told_at = time.monotonic()
 
@@ -212,12 +213,12 @@ class _ShardRun:
 
     def _record_published(self) -> str:
         """Records what an earlier attempt published and could not record, and runs nothing for it; answers as the ledger."""
-        published = [first for first, *_ in self._left if (self._output.images / names.folder(first) / SUMMARY).exists()]
+        published = [batch.first_row for batch in self._left if self._output.is_published(batch.first_row)]
         if not published:
             return "go"
         summaries = [self._output.summary_of(first) for first in published]
         answer = self._store.record(self._job.uid, self._shard.index, self._round, summaries)
-        self._left = [batch for batch in self._left if batch[0] not in published]
+        self._left = [batch for batch in self._left if batch.first_row not in published]
         self._done += sum(summary["rows"] for summary in summaries)
         self._failed += sum(summary["failed"] for summary in summaries)
         faults.point("adopted")
@@ -227,22 +228,26 @@ class _ShardRun:
         assert self._job.input is not None
         root, source = _data_root(), self._job.spec["source"]
         if not (root / source["csv"]).is_file():
-            raise JobError(JobReason.INPUT_NOT_FOUND, f"spec.source.csv: {source['csv']!r} has gone since the job was planned: put it back")
+            raise JobError(
+                JobReason.INPUT_NOT_FOUND,
+                f"spec.source.csv: {source['csv']!r} has gone since the job was planned: put it back, and make a new job",
+            )
         return {
             "csv": str(root / source["csv"]),
             "dataRoot": str(root),
             "columns": self._job.input["columns"],
             "spec": self._job.spec,
             "functions": self._job.functions,
+            "records": str(self._output.records),
         }
 
     def _tasks(self) -> Iterator[Task]:
-        for first_row, rows, start, end, checksum in self._left:
-            yield Task(self._shard.index, first_row, rows, start, end, checksum, {})
+        for batch in self._left:
+            yield Task.of(self._shard.index, batch)
 
     def _finished(self, committer: Committer, task: Task, attempt: Path, failed: int) -> None:
         committer.put(task.shard, attempt)
-        self._done += task.rows
+        self._done += task.to_run
         self._failed += failed
 
     def _check(self, committer: Committer) -> tuple[bool, bool]:
@@ -254,7 +259,7 @@ class _ShardRun:
 
     def _tell(self, what: str = "") -> None:
         row = self._shard
-        where = f"shard {row.index} of job {self._job.name}, rows {row.first_row}-{row.first_row + row.rows - 1}"
+        where = f"shard {row.index} of job {self._job.name}, rows {row.first_row}-{row.end_row - 1}"
         self._say(f"{where}{' ' + what if what else ''}: {self._done} done, {self._failed} failed")
         self._told_at = time.monotonic()
 
@@ -271,7 +276,7 @@ def finish(store: Store, uid: str, stop: Stop, say: Say) -> None:
         return
     if (mine := int(os.environ.get("PIPELINEJOB_ROUND", job.round))) != job.round:
         raise StoppedError(f"round {mine} is over")  # a process that outlived its node must not close a later round
-    finalize(store, job, OutputFolder(_data_root() / job.output, uid))
+    finalize(store, job, output_folder(job, _data_root()))
     say(f"wrote the results of job {job.name}")
 
 

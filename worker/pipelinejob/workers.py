@@ -224,12 +224,12 @@ class Workers:
             return JobError(
                 JobReason.INPUT_CHANGED,
                 f"the CSV was changed while the job ran: {answer['changed']}; "
-                "put the old file back and go on, or start the job anew (run --replace, or another name)",
+                "rows of two files are never mixed: make a new job for the new file",
             )
         if "storage" in answer:
             return JobError(
                 JobReason.SHARDS_FAILED,
-                f"storage failed ({answer['storage']}): make room or mend it, then go on with the job",
+                f"storage failed ({answer['storage']}): make room or mend it, and run what is left again",
             )
         text = str(answer.get("fatal") or answer.get("bug")).strip()
         return HopelessError(JobReason.SHARDS_FAILED, f"a worker process could not go on: {text}")

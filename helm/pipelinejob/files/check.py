@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import psycopg2
 
+RIGHTS = """SELECT (rolsuper OR rolcreaterole) AND has_database_privilege(current_database(), 'CREATE')
+FROM pg_roles WHERE rolname = current_user"""
 PATIENCE = 30  # seconds that a Service may take until it leads to its pod
 
 
@@ -20,8 +22,8 @@ def healthz() -> None:
 
 
 def database() -> None:
-    """The operator's user reaches the ledger's database."""
-    _select(os.environ["PIPELINEJOB_DATABASE_URL"])
+    """The operator's user reaches the ledger's database, and may do there what the operator does."""
+    _select(os.environ["PIPELINEJOB_DATABASE_URL"], RIGHTS)
 
 
 def pooler() -> None:
@@ -30,9 +32,12 @@ def pooler() -> None:
     _select(psycopg2.extensions.make_dsn(os.environ["PIPELINEJOB_DATABASE_URL"], host=host, port=port))
 
 
-def _select(dsn: str) -> None:
+def _select(dsn: str, query: str = "SELECT true") -> None:
     connection = psycopg2.connect(dsn, connect_timeout=5)
-    connection.cursor().execute("SELECT 1")
+    cursor = connection.cursor()
+    cursor.execute(query)
+    if cursor.fetchone() != (True,):
+        sys.exit("database: the user of the operator's database URL must own the database and have CREATEROLE")
     connection.close()
 
 

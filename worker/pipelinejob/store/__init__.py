@@ -2,6 +2,6 @@
 
 from pipelinejob.store.connection import Database
 from pipelinejob.store.embedded import EmbeddedServer, prepare_home
-from pipelinejob.store.ledger import BatchRow, FailedRow, Job, ShardRow, Store
+from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, Job, ShardRow, Store
 
-__all__ = ["BatchRow", "Database", "EmbeddedServer", "FailedRow", "Job", "ShardRow", "Store", "prepare_home"]
+__all__ = ["Batch", "BatchRow", "Database", "EmbeddedServer", "FailedRow", "Job", "ShardRow", "Store", "prepare_home"]

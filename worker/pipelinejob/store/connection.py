@@ -37,12 +37,22 @@ class Database:
         patience: seconds to wait for a database that is away before DatabaseUnavailable; math.inf: no end.
         say: told, once per outage, that it is waiting and, later, that it goes on.
         advice: what a person can do about a database that is away.
+        reaches: told True after each statement that came through, False when it begins to wait.
     """
 
-    def __init__(self, url: Callable[[], str], *, patience: float, say: Callable[[str], None], advice: str = ON_A_LAPTOP) -> None:
+    def __init__(
+        self,
+        url: Callable[[], str],
+        *,
+        patience: float,
+        say: Callable[[str], None],
+        advice: str = ON_A_LAPTOP,
+        reaches: Callable[[bool], None] | None = None,
+    ) -> None:
         self._url = url
         self._say = say
         self._advice = advice
+        self._reaches = reaches or (lambda _: None)
         self._connection: Any = None
         self._lock = threading.RLock()
         self._waiting = False
@@ -107,6 +117,7 @@ class Database:
                 self._discard()
             raise
         self._used_at = time.monotonic()
+        self._reaches(True)
         if self._waiting:
             self._waiting = False
             self._say("the database is back: going on")
@@ -134,6 +145,7 @@ class Database:
             return False
         if away and not self._waiting:
             self._waiting = True
+            self._reaches(False)
             how_long = "waiting for it" if math.isinf(self.patience) else f"waiting up to {self.patience:.0f} s for it"
             self._say(f"the database is away ({_first_line(error)}): {how_long}")
         return away

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,6 +53,9 @@ class Job(NamedTuple):
     problem: dict[str, str] | None  # {stage, reason, message}, as the first pod to fail in this round said
     round_done: int
     deleted_at: datetime | None
+    root_uid: str | None  # of a redrive: the job whose rows it runs again
+    redrive: int | None  # its number among the redrives of that job
+    selection: dict[str, Any] | None  # {reasons: list or None for any, pending: bool}
 
     @property
     def rows(self) -> Rows:
@@ -61,15 +65,38 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardRow:
-    """A shard with the first rows of its batches that are recorded."""
+    """A shard with the first rows of its batches that are recorded.
+
+    That of a redrive has batches with gaps in between, of whose rows only those `picked` are to run: `rows` is how many.
+    """
 
     index: int
     first_row: int
     rows: int
+    end_row: int
     byte_start: int
     batch_ends: list[int]
     batch_checksums: list[int]
     recorded: frozenset[int]
+    homes: list[int] | None
+    batch_starts: list[int] | None
+    picked: list[int] | None
+
+
+class Batch(NamedTuple):
+    """A batch to run: its rows and bytes, exclusive ends, and which of its rows; None: all."""
+
+    first_row: int
+    rows: int
+    byte_start: int
+    byte_end: int
+    checksum: int
+    picked: list[int] | None
+
+    @property
+    def to_run(self) -> int:
+        """How many rows are to run."""
+        return self.rows if self.picked is None else len(self.picked)
 
 
 class BatchRow(NamedTuple):
@@ -82,6 +109,7 @@ class BatchRow(NamedTuple):
     bytes: int
     images_sha256: str
     inputs_sha256: str
+    redriven: list[tuple[int, int]]  # of `succeeded`, in which redrive how many did
 
 
 class FailedRow(NamedTuple):
@@ -146,7 +174,7 @@ class Store:
 
     def _jobs(self, source: str, parameters: Sequence[object]) -> list[Job]:
         rows = self._db.query(f"SELECT {', '.join(Job._fields)} FROM {source}", parameters)
-        return [Job(**{**row, "uid": str(row["uid"])}) for row in rows]
+        return [Job(**{**row, "uid": str(row["uid"]), "root_uid": row["root_uid"] and str(row["root_uid"])}) for row in rows]
 
     def insert_job(self, **fields: object) -> Job:
         """Adds a job; the fields are those of `Job` without defaults in the table."""
@@ -173,8 +201,12 @@ class Store:
         )
 
     def purge(self, days: float) -> None:
-        """Removes jobs that were deleted more than that many days ago."""
-        self._db.query("DELETE FROM pipelinejob.jobs WHERE deleted_at < now() - %s * interval '1 day'", (days,))
+        """Removes jobs that were deleted more than that many days ago; a redrive stays as long as the job it belongs to."""
+        self._db.query(
+            "DELETE FROM pipelinejob.jobs j WHERE deleted_at < now() - %s * interval '1 day' AND root_uid IS NULL"
+            " AND NOT EXISTS (SELECT FROM pipelinejob.jobs r WHERE r.root_uid = j.uid AND r.deleted_at IS NULL)",
+            (days,),
+        )
 
     def overlapping_output(self, uid: str) -> tuple[str, str] | None:
         """(name, output folder) of a planned job whose output is equal to, inside or above that of this one."""
@@ -220,6 +252,29 @@ class Store:
 
         return self._db.transaction(work)
 
+    def plan_redrive(self, uid: str, rows_per_shard: int) -> int:
+        """Stores the plan of a redrive, unless it has one, and returns how many rows it has."""
+        rows = self._db.query("SELECT pipelinejob.plan_redrive_v1(%s, %s, NULL, NULL) AS rows", (uid, rows_per_shard))
+        return int(rows[0]["rows"])
+
+    def redrives(self, uid: str) -> list[Job]:
+        """The redrives of a job, in order."""
+        return self._jobs("pipelinejob.redrives_v1(%s)", (uid,))
+
+    def failed_count(self, uid: str, reasons: Sequence[str] | None) -> int:
+        """How many rows of a job failed, for one of these reasons or for any."""
+        sql = "SELECT count(*) AS n FROM pipelinejob.failed_rows WHERE job_uid = %s AND (%s::text[] IS NULL OR reason = ANY (%s))"
+        return int(self._db.query(sql, (uid, reasons, reasons))[0]["n"])
+
+    def touched(self, uid: str, shard: int) -> list[BatchRow]:
+        """The batches of its root that a shard of a redrive has rows of; one that nobody recorded has no rows."""
+        columns = ", ".join(BatchRow._fields)
+        return [BatchRow(**row) for row in self._db.query(f"SELECT {columns} FROM pipelinejob.touched_v1(%s, %s)", (uid, shard))]
+
+    def set_images(self, uid: str, batches: Sequence[Mapping[str, object]]) -> None:
+        """Says what images batches of a redrive's root have now: {first_row, images, bytes, images_sha256}."""
+        self._db.query("SELECT pipelinejob.set_images_v1(%s, %s)", (uid, json.dumps(batches)))
+
     def open_round(self, uid: str) -> int:
         """Starts a round: unfinished shards can record again, under its number, which is returned.
 
@@ -260,13 +315,13 @@ class Store:
     def unfinished_shards(self, uid: str) -> Iterator[ShardRow]:
         """The shards with batches that are not recorded, in order, one at a time."""
         index = -1
-        while rows := self._db.query("SELECT * FROM pipelinejob.unfinished_shard_v1(%s, %s)", (uid, index)):
+        while rows := self._db.query("SELECT * FROM pipelinejob.unfinished_shard_v2(%s, %s)", (uid, index)):
             index = rows[0]["index"]
             yield _shard_row(rows[0])
 
     def shard_at(self, uid: str, round_number: int, position: int) -> ShardRow | None:
         """The shard with that completion index in a round; None when the round is closed."""
-        rows = self._db.query("SELECT * FROM pipelinejob.shard_at_v1(%s, %s, %s)", (uid, round_number, position))
+        rows = self._db.query("SELECT * FROM pipelinejob.shard_at_v2(%s, %s, %s)", (uid, round_number, position))
         return _shard_row(rows[0]) if rows else None
 
     def shard_finished(self, uid: str, index: int) -> bool:
@@ -311,6 +366,14 @@ class Store:
         """
         return {str(row["uid"]): _counts(row) for row in self._db.query("SELECT * FROM pipelinejob.totals_v1()")}
 
+    def ended_with_role(self) -> list[str]:
+        """The uids of jobs that have ended, or are deleted, and whose login role is still there."""
+        rows = self._db.query(
+            "SELECT j.uid FROM pipelinejob.jobs j JOIN pg_roles r ON r.rolname = 'plj_' || replace(j.uid::text, '-', '')"
+            " WHERE j.deleted_at IS NOT NULL OR j.phase IN ('Complete', 'Failed', 'Cancelled')"
+        )
+        return [str(row["uid"]) for row in rows]
+
     def connections(self) -> tuple[int, int]:
         """(used now, usable): connections of clients to the server, and how many it has for those without privileges."""
         (row,) = self._db.query(
@@ -324,7 +387,7 @@ class Store:
         """The recorded batches in the order of their rows, read page by page."""
         columns = ", ".join(BatchRow._fields)
         last = -1
-        while page := self._db.query(f"SELECT {columns} FROM pipelinejob.batches_v1(%s, %s, %s)", (uid, last, PAGE)):
+        while page := self._db.query(f"SELECT {columns} FROM pipelinejob.batches_v2(%s, %s, %s)", (uid, last, PAGE)):
             yield from (BatchRow(**row) for row in page)
             last = page[-1]["first_row"]
 
@@ -337,11 +400,11 @@ class Store:
         """The rows in no recorded batch, as ranges {first, rows}."""
         ranges: list[dict[str, int]] = []
         for shard in self.unfinished_shards(uid):
-            for first, rows, _, _, _ in batches_of(shard, batch_rows):
-                if ranges and ranges[-1]["first"] + ranges[-1]["rows"] == first:
-                    ranges[-1]["rows"] += rows
+            for batch in batches_of(shard, batch_rows):
+                if ranges and ranges[-1]["first"] + ranges[-1]["rows"] == batch.first_row:
+                    ranges[-1]["rows"] += batch.rows
                 else:
-                    ranges.append({"first": first, "rows": rows})
+                    ranges.append({"first": batch.first_row, "rows": batch.rows})
         return ranges
 
     def failures(self, uid: str, reason: str | None = None) -> Iterator[FailedRow]:
@@ -366,14 +429,19 @@ class Store:
         return [TopFailure(reason=row["reason"], count=row["count"], example=f"row {row['row']}: {row['message']}") for row in rows]
 
 
-def batches_of(shard: ShardRow, batch_rows: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """(first row, rows, byte start, byte end, checksum) of the batches of a shard that are not recorded."""
-    start, first = shard.byte_start, shard.first_row
-    for end, checksum in zip(shard.batch_ends, shard.batch_checksums, strict=True):
-        rows = min(batch_rows, shard.first_row + shard.rows - first)
+def batches_of(shard: ShardRow, batch_rows: int) -> Iterator[Batch]:
+    """The batches of a shard that are not recorded, in order."""
+    homes = shard.homes or range(shard.first_row, shard.end_row, batch_rows)
+    starts = shard.batch_starts or [shard.byte_start, *shard.batch_ends[:-1]]
+    picked = 0
+    for first, start, end, checksum in zip(homes, starts, shard.batch_ends, shard.batch_checksums, strict=True):
+        rows = min(batch_rows, shard.end_row - first)
+        own = None
+        if shard.picked is not None:
+            after = bisect_left(shard.picked, first + rows, picked)
+            own, picked = shard.picked[picked:after], after
         if first not in shard.recorded:
-            yield first, rows, start, end, checksum
-        start, first = end, first + rows
+            yield Batch(first, rows, start, end, checksum, own)
 
 
 def _adapt(value: object) -> object:

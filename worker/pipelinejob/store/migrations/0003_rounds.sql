@@ -5,6 +5,16 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pipelinejob, pg_temp AS $$
     UPDATE shards s SET open = false WHERE s.job_uid = p_job AND s.open AND s.round <= p_round;
 $$;
 
+DROP FUNCTION pipelinejob.close_round_v1(uuid);
+
+-- Whether the job of that uid is an earlier one of the same name, deleted since; one that this ledger never knew is somebody's.
+CREATE OR REPLACE FUNCTION pipelinejob.is_predecessor_v1(p_job uuid, p_other uuid) RETURNS boolean
+LANGUAGE sql SECURITY DEFINER SET search_path = pipelinejob, pg_temp AS $$
+    SELECT check_job(p_job);
+    SELECT EXISTS (SELECT FROM jobs j WHERE j.uid = p_job AND j.deleted_at IS NULL)
+        AND EXISTS (SELECT FROM jobs o WHERE o.uid = p_other AND o.deleted_at IS NOT NULL);
+$$;
+
 -- As before, of running jobs alone: the counts of the others stand still.
 CREATE OR REPLACE FUNCTION pipelinejob.totals_v1()
 RETURNS TABLE (uid uuid, rows_total bigint, shards bigint, begun bigint, finished bigint,

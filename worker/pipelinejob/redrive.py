@@ -1,0 +1,216 @@
+"""Running the failed rows of a job again: which they are, with which functions, and as a job of its own."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelinejob import faults, jobfile, model
+from pipelinejob.admission import Admitted, differences, input_changed, output_lock
+from pipelinejob.commit import OutputFolder, read_owner
+from pipelinejob.finalize import finalize
+from pipelinejob.functions.loading import load
+from pipelinejob.local import LocalRun, Reporter, Result
+from pipelinejob.lock import JobLock
+from pipelinejob.model import PipelineJob, Rows, Shards, Spec, job_digest
+from pipelinejob.paths import csv_path, data_root
+from pipelinejob.planning import Request
+from pipelinejob.reasons import ENDS, JobError, JobReason, Phase, RowReason
+from pipelinejob.store import Job, Store
+
+NO_BUDGET = {"maxFailedRowsPercent": 100, "maxFailedRows": None}  # its rows have failed before: the root's budget judges them
+
+
+class Wanted(NamedTuple):
+    """Which rows to run again, and how."""
+
+    reasons: tuple[str, ...]  # of the failed rows; none: all of them
+    pending: bool  # rows that were never run, too
+    file: Path | None  # a job file with other functions, or another failure budget
+    data: str | None  # another data root
+    home: Path
+    workers: int | None
+
+
+def redrive(root: Job, wanted: Wanted, store: Store, reporter: Reporter) -> Result:
+    """Runs rows of a job again, into its output, or goes on with the redrive that was interrupted.
+
+    Raises:
+        JobError: it cannot be started (InvalidSpec, InputChanged...: nothing was changed), or was given up.
+    """
+    if unknown := [reason for reason in wanted.reasons if reason not in list(RowReason)]:
+        raise JobError(JobReason.INVALID_SPEC, f"--reason: {unknown[0]!r} is none: expected one of {', '.join(RowReason)}")
+    if root.root_uid is not None:
+        name = store.get_job(root.root_uid).name
+        raise JobError(
+            JobReason.INVALID_SPEC, f"{root.name!r} is a redrive of {name!r}: 'pipelinejob redrive {name}' runs what still fails"
+        )
+    request = _request(root, wanted)
+    csv = csv_path(request.job, request.data_root)
+    if changed := input_changed(csv, root):
+        raise JobError(
+            JobReason.INPUT_CHANGED,
+            f"{request.job.spec.source.csv}: {changed} than when {root.name!r} was planned: put the old file back, "
+            "or run the new one as a job of another name",
+        )
+    lock = _take(root, store)
+    try:
+        root = store.get_job(root.uid)
+        job = _unfinished(root, request, wanted, store) or _register(root, request, wanted, store)
+        if job is None:
+            return _nothing(root, wanted)
+        if job.input is None:
+            store.plan_redrive(job.uid, request.job.spec.rows_per_shard(0))
+            store.update_job(job.uid, phase=Phase.PENDING)
+            faults.point("planned")
+        return LocalRun(request, Admitted(store.get_job(job.uid), csv, lock), store, reporter).run()
+    finally:
+        lock.release()
+
+
+def _request(root: Job, wanted: Wanted) -> Request:
+    """What to run: the root's spec as the ledger has it, or that of a file which may have other functions."""
+    if wanted.file is None:
+        metadata = {"name": root.name, "namespace": root.namespace}
+        job = model.parse({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": root.spec})
+        functions = _unchanged(root)
+    else:
+        job, functions = jobfile.load(wanted.file)
+        _check_same(root, job, wanted.file)
+    data = data_root(root.data_root if wanted.data is None else wanted.data)
+    return Request(job, functions, data, Path(root.output_root), wanted.home, wanted.workers)
+
+
+def _unchanged(root: Job) -> list[dict[str, Any]]:
+    """The root's functions, which must still be what they were."""
+    for index, entry in enumerate(root.functions):
+        if not entry.get("file") and not entry.get("module"):
+            continue
+        try:
+            with redirect_stdout(sys.stderr):  # users' code may print when it is loaded
+                same = load(entry).digest == entry["digest"]
+            problem = f"{entry.get('file') or entry.get('module')} was changed since {root.name!r} ran"
+        except ValueError as error:
+            same, problem = False, str(error)
+        if not same:
+            raise JobError(
+                JobReason.INVALID_SPEC,
+                f"spec.functions[{index}]: {problem}: pass the job file with -f to run its rows with it as it is now",
+            )
+    return root.functions
+
+
+def _check_same(root: Job, job: PipelineJob, file: Path) -> None:
+    ours = {key: value for key, value in job.spec.immutable().items() if key != "functions"}
+    changed = [field for key in ours for field in differences(f"spec.{key}", root.spec.get(key), ours[key])]
+    if job.metadata.name != root.name:
+        changed.append("metadata.name")
+    if changed:
+        raise JobError(
+            JobReason.INVALID_SPEC,
+            f"{file}: has other values of {', '.join(changed)} than {root.name!r}: a redrive may change its functions, "
+            "parallelism and failurePolicy; for all else run a job of another name",
+        )
+
+
+def _take(root: Job, store: Store) -> JobLock:
+    """The lock of the root's output folder, when it has ended and is as finalize leaves it."""
+    _check_ended(root)
+    output = OutputFolder(Path(root.output_root) / root.output, root.uid)
+    owner = read_owner(output.path)
+    if owner is None or owner["uid"] != root.uid:
+        raise JobError(
+            JobReason.INVALID_SPEC,
+            f"the output of {root.name!r} has gone from {output.path}, or is another job's: make it anew with 'pipelinejob run --replace'",
+        )
+    lock = output_lock(output.path, root.name)
+    try:
+        _check_ended(store.get_job(root.uid))  # again: from here on nobody else can run it
+        if output.is_open():  # as when the disk was full at its end
+            finalize(store, root, output)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _check_ended(root: Job) -> None:
+    if root.input is None or root.phase not in ENDS:
+        raise JobError(
+            JobReason.INVALID_SPEC,
+            f"{root.name!r} has not ended (it is {root.phase}): wait for it, or run its job file again to go on with it",
+        )
+
+
+def _unfinished(root: Job, request: Request, wanted: Wanted, store: Store) -> Job | None:
+    """The redrive to go on with, if one was interrupted; it keeps its rows and its functions."""
+    job = next((one for one in store.redrives(root.uid) if one.phase not in ENDS), None)
+    if job is None:
+        return None
+    changed = []
+    if job.selection != _selection(wanted):
+        changed.append("--reason or --pending")
+    if job.digest != _digest(request):
+        changed.append("-f (other functions)")
+    if job.data_root != str(request.data_root):
+        changed.append("--data")
+    if changed:
+        raise JobError(
+            JobReason.INVALID_SPEC,
+            f"{job.name!r} was interrupted, and was started with another {' and '.join(changed)}: go on with it by the same command, "
+            f"or end it with 'pipelinejob cancel {job.name}'",
+        )
+    return job
+
+
+def _register(root: Job, request: Request, wanted: Wanted, store: Store) -> Job | None:
+    """Enters a redrive into the ledger; None when there is nothing to run."""
+    pending = root.rows.pending if wanted.pending else 0
+    if not pending and not store.failed_count(root.uid, list(wanted.reasons) or None):
+        return None
+    number = max((one.redrive or 0 for one in store.redrives(root.uid)), default=0) + 1
+    while store.find_job(root.namespace, _name(root, number)) is not None:  # somebody's job is called so
+        number += 1
+    spec = request.job.spec.as_dict()
+    if wanted.file is not None:
+        store.update_job(root.uid, spec={**root.spec, "failurePolicy": spec["failurePolicy"]})
+    job = store.insert_job(
+        uid=str(uuid.uuid4()),
+        namespace=root.namespace,
+        name=_name(root, number),
+        phase=Phase.PLANNING,
+        spec={**spec, "failurePolicy": NO_BUDGET, "suspend": False, "cancel": False},
+        functions=request.functions,
+        digest=_digest(request),
+        data_root=str(request.data_root),
+        output=root.output,
+        output_root=root.output_root,
+        root_uid=root.uid,
+        redrive=number,
+        selection=_selection(wanted),
+    )
+    faults.point("registered")
+    return job
+
+
+def _name(root: Job, number: int) -> str:
+    return f"{root.name}-redrive-{number}"
+
+
+def _selection(wanted: Wanted) -> dict[str, Any]:
+    return {"reasons": sorted(set(wanted.reasons)) or None, "pending": wanted.pending}
+
+
+def _digest(request: Request) -> str:
+    spec: Spec = request.job.spec
+    return job_digest(spec, [str(function["digest"]) for function in request.functions])
+
+
+def _nothing(root: Job, wanted: Wanted) -> Result:
+    which = f" for {' or '.join(sorted(set(wanted.reasons)))}" if wanted.reasons else ""
+    unrun = " and every row was run" if wanted.pending else ""
+    message = f"nothing to run again: no row of {root.name!r} is failed{which}{unrun}"
+    return Result(root._replace(phase=Phase.COMPLETE, reason=None, message=message), Rows(), Shards())
