@@ -65,7 +65,8 @@ def _job(data: Path) -> dict[str, Any]:
     job, functions = jobfile.load(job_file("start", 200))
     csv = data / "styles.csv"
     columns = plan.scan(csv, limit=1).header.columns
-    return {"csv": str(csv), "dataRoot": str(data), "columns": list(columns), "spec": job.spec.as_dict(), "functions": functions}
+    paths = {"csv": str(csv), "dataRoot": str(data), "records": str(CACHE / "out/start/records")}
+    return {**paths, "columns": list(columns), "spec": job.spec.as_dict(), "functions": functions}
 
 
 def _first_batch(data: Path, rows: int) -> Task:
