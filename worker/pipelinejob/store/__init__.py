@@ -1,7 +1,7 @@
 """The ledger in Postgres: jobs, shards, recorded batches and failed rows."""
 
-from pipelinejob.store.connection import Database
+from pipelinejob.store.connection import Database, StaleEpoch, take_epoch
 from pipelinejob.store.embedded import EmbeddedServer, prepare_home
 from pipelinejob.store.ledger import BatchRow, FailedRow, Job, ShardRow, Store
 
-__all__ = ["BatchRow", "Database", "EmbeddedServer", "FailedRow", "Job", "ShardRow", "Store", "prepare_home"]
+__all__ = ["BatchRow", "Database", "EmbeddedServer", "FailedRow", "Job", "ShardRow", "StaleEpoch", "Store", "prepare_home", "take_epoch"]
