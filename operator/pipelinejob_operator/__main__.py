@@ -28,7 +28,7 @@ def main() -> int:
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # kopf has said before why a probe is red
     try:
         asyncio.run(run(settings))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 0
     except ConfigException as error:
         print(f"pipelinejob_operator: neither a ServiceAccount nor a kubeconfig: {error}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import ClientError
@@ -47,6 +47,7 @@ class Client:
         self.configuration = Configuration()
         self.configuration.connection_pool_maxsize = CONNECTIONS
         self.configuration.client_session_kwargs = {"trust_env": False}  # else ~/.netrc is read for each call, and a proxy is asked
+        self.before_call: Callable[[], None] = lambda: None  # where a process that no longer leads ends
         self._api: ApiClient | None = None
 
     async def open(self) -> None:
@@ -111,6 +112,7 @@ class Client:
             request = await self._api.param_serialize(
                 method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
             )
+            self.before_call()
             response = await self._api.call_api(*request, _request_timeout=TIMEOUT)
             data = await response.read()  # type: ignore[no-untyped-call]
         except (ClientError, OSError, TimeoutError) as error:

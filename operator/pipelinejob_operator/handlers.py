@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
+import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import kopf
 import psycopg2
+from aiohttp import web
 
 from pipelinejob.model import GROUP, VERSION
 from pipelinejob.reasons import JobError, JobReason
-from pipelinejob.store import Database, Store, roles
+from pipelinejob.store import Database, Store, roles, take_epoch
+from pipelinejob_operator.client import Client
 from pipelinejob_operator.kube import PLURAL, ApiError, Kind, Kube
+from pipelinejob_operator.lease import Lease, step_down
 from pipelinejob_operator.manifests import JOB_LABEL, UID_LABEL
 from pipelinejob_operator.reconcile import Reconciler
 from pipelinejob_operator.settings import Settings
 
-LIVENESS = "http://0.0.0.0:8080/healthz"
+PROBE_HOST, PROBE_PORT, PROBE_PATH = "0.0.0.0", 8080, "/healthz"
 LONGEST_LAG = 60.0  # seconds; kopf mends a silent watch sooner than that
 PATIENCE = 2.0  # seconds for a database that is away: whoever asked says so in the job's status and comes again
 ADVICE = "look at the Postgres that the operator's Secret names; nothing is lost, and all goes on when it is back"
@@ -33,27 +39,83 @@ log = logging.getLogger("pipelinejob.operator")
 
 
 async def run(settings: Settings) -> None:
-    """Runs the operator until it is told to end, or a watch cannot go on."""
+    """Runs the operator until it is told to end, or a watch cannot go on; as long as another one leads it only waits."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # until kopf has its own
     kube = Kube(settings.namespaces)
     await kube.open()
     try:
         await _wait_for_crd(kube)
-        reconciler = Reconciler(settings, kube, _connector(settings.database_url))
-        await reconciler.start()
-        try:
-            await kopf.operator(
-                registry=_registry(kube, reconciler),
-                settings=_kopf_settings(),
-                identity=f"pipelinejob@{socket.gethostname()}",  # type: ignore[arg-type]  # its default asks for a user's name
-                standalone=True,
-                clusterwide=not settings.namespaces,
-                namespaces=settings.namespaces,
-                liveness_endpoint=LIVENESS,
-            )
-        finally:
-            await reconciler.stop()
+        async with _leading(settings, kube):
+            await _reconcile(settings, kube)
     finally:
         await kube.close()
+
+
+async def _reconcile(settings: Settings, kube: Kube) -> None:
+    reconciler = Reconciler(settings, kube, _connector(settings.database_url, fenced=settings.lease is not None))
+    await reconciler.start()
+    try:
+        await kopf.operator(
+            registry=_registry(kube, reconciler),
+            settings=_kopf_settings(),
+            identity=f"pipelinejob@{socket.gethostname()}",  # type: ignore[arg-type]  # its default asks for a user's name
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            liveness_endpoint=f"http://{PROBE_HOST}:{PROBE_PORT}{PROBE_PATH}",
+        )
+    finally:
+        await reconciler.stop()
+
+
+@asynccontextmanager
+async def _leading(settings: Settings, kube: Kube) -> AsyncIterator[None]:
+    """Begins when this process leads, and ends with the Lease released; nothing at all where there is no Lease."""
+    if settings.lease is None:
+        yield
+        return
+    client = Client()  # not the one whose calls need the Lease
+    await client.open()
+    try:
+        lease = Lease(client, settings.lease, os.environ.get("POD_NAME") or socket.gethostname())
+        async with _standby_probe():
+            await lease.acquire()
+        kube.client.before_call = lease.check
+        keeping = asyncio.create_task(lease.keep())
+        keeping.add_done_callback(_must_not_end)
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await lease.release()
+    finally:
+        await client.close()
+
+
+def _must_not_end(keeping: asyncio.Task[Any]) -> None:
+    if not keeping.cancelled():
+        step_down(f"the Lease is not kept ({keeping.exception()!r})")
+
+
+@asynccontextmanager
+async def _standby_probe() -> AsyncIterator[None]:
+    """A standby is alive and ready: it could lead at once. Closed before kopf opens the same port."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"standby": "another operator leads"})
+
+    app = web.Application()
+    app.router.add_get(PROBE_PATH, answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, PROBE_HOST, PROBE_PORT, reuse_address=True).start()
+        yield
+    finally:
+        await runner.cleanup()
 
 
 def _registry(kube: Kube, reconciler: Reconciler) -> kopf.OperatorRegistry:
@@ -156,25 +218,32 @@ async def _wait_for_crd(kube: Kube) -> None:
         await asyncio.sleep(LOOK_AGAIN)
 
 
-def _connector(url: str) -> Callable[[], Database]:
-    """Gives connections to the ledger; the first that comes through brings it up to date."""
+def _connector(url: str, *, fenced: bool) -> Callable[[], Database]:
+    """Gives connections to the ledger; the first that comes through brings it up to date, and begins an epoch if `fenced`."""
 
-    def database() -> Database:
-        return Database(lambda: url, patience=PATIENCE, say=log.warning, advice=ADVICE)
+    def database(epoch: int | None) -> Database:
+        return Database(lambda: url, patience=PATIENCE, say=log.warning, advice=ADVICE, epoch=epoch)
 
-    first = database()
+    first = database(None)
     lock, ready = threading.Lock(), threading.Event()
+    epoch: int | None = None
 
     def connect() -> Database:
+        nonlocal epoch
         with lock:
             if not ready.is_set():
                 try:
                     Store(first)
-                    roles.setup(first)
+                    if fenced and epoch is None:  # once: one that has a successor must not come back by a newer one
+                        epoch = take_epoch(first)
+                        log.info("the ledger's epoch is %d", epoch)
+                    fenced_first = database(epoch)
+                    roles.setup(fenced_first)
+                    fenced_first.close()
                 except psycopg2.Error as error:
                     raise JobError(JobReason.DATABASE_UNAVAILABLE, f"{str(error).splitlines()[0]}: {RIGHTS}") from error
                 first.close()
                 ready.set()
-        return database()
+        return database(epoch)
 
     return connect

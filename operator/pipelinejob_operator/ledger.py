@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from pipelinejob.reasons import JobError, JobReason
-from pipelinejob.store import Database, Store
+from pipelinejob.store import Database, StaleEpoch, Store
+from pipelinejob_operator.lease import step_down
 
 T = TypeVar("T")
 
@@ -58,11 +59,14 @@ class Ledger:
         return result
 
     def _run(self, work: Callable[[Database], T]) -> T:
-        database: Database | None = getattr(self._local, "database", None)
-        if database is None:
-            database = self._local.database = self._connect()
-            self._databases.append(database)
-        return work(database)
+        try:
+            database: Database | None = getattr(self._local, "database", None)
+            if database is None:
+                database = self._local.database = self._connect()
+                self._databases.append(database)
+            return work(database)
+        except StaleEpoch as error:
+            step_down(f"the ledger refuses this operator ({error})")
 
     def close(self) -> None:
         """Ends the threads and their connections."""

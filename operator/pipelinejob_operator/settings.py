@@ -29,6 +29,7 @@ class Settings:
         max_workers: pods of all jobs that may be connected to the database at once; 0: no limit.
         retention_days: days for which the ledger keeps a deleted job; 0: for ever.
         log_level: one of LOG_LEVELS.
+        lease: namespace/name of the Lease by which one of several operators leads; none: there is only this one.
     """
 
     database_url: str
@@ -42,6 +43,7 @@ class Settings:
     max_workers: int
     retention_days: int
     log_level: str
+    lease: str | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -63,6 +65,7 @@ class Settings:
             max_workers=_number(environment, "PIPELINEJOB_MAX_WORKERS", 80),
             retention_days=_number(environment, "PIPELINEJOB_RETENTION_DAYS", 0),
             log_level=_one_of(environment, "PIPELINEJOB_LOG_LEVEL", ("INFO", *LOG_LEVELS), upper=True),
+            lease=environment.get("PIPELINEJOB_LEASE") or None,
         )
 
     def worker_url(self, user: str, password: str) -> str:

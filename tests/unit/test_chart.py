@@ -121,3 +121,14 @@ def test_pods_are_restricted(body: dict[str, Any]) -> None:
         }
         assert container["resources"]["requests"].keys() == {"cpu", "memory"}
         assert "memory" in container["resources"]["limits"]
+
+
+def test_the_operator_may_touch_its_own_lease_alone() -> None:
+    (role,) = [body for body in INSTALL if body["kind"] == "Role" and body["metadata"]["name"].endswith("-leases")]
+    (operator,) = [body for body in INSTALL if body["kind"] == "Deployment" and body["metadata"]["name"].endswith("-operator")]
+    environment = {one["name"]: one.get("value") for one in operator["spec"]["template"]["spec"]["containers"][0]["env"]}
+    namespace, _, name = environment["PIPELINEJOB_LEASE"].partition("/")
+    assert namespace == role["metadata"]["namespace"]
+    create, own = role["rules"]
+    assert create["verbs"] == ["create"]
+    assert (own["resourceNames"], own["verbs"]) == ([name], ["get", "update"])

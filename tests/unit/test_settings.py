@@ -29,6 +29,7 @@ def test_two_variables_are_enough() -> None:
         max_workers=80,
         retention_days=0,
         log_level="INFO",
+        lease=None,
     )
 
 

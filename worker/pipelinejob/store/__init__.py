@@ -1,7 +1,19 @@
 """The ledger in Postgres: jobs, shards, recorded batches and failed rows."""
 
-from pipelinejob.store.connection import Database
+from pipelinejob.store.connection import Database, StaleEpoch, take_epoch
 from pipelinejob.store.embedded import EmbeddedServer, prepare_home
 from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, Job, ShardRow, Store
 
-__all__ = ["Batch", "BatchRow", "Database", "EmbeddedServer", "FailedRow", "Job", "ShardRow", "Store", "prepare_home"]
+__all__ = [
+    "Batch",
+    "BatchRow",
+    "Database",
+    "EmbeddedServer",
+    "FailedRow",
+    "Job",
+    "ShardRow",
+    "StaleEpoch",
+    "Store",
+    "prepare_home",
+    "take_epoch",
+]

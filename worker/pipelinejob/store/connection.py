@@ -21,12 +21,18 @@ T = TypeVar("T")
 
 stamina.instrumentation.set_on_retry_hooks([])  # an outage is told once, in our words, and not at every attempt
 
-# Too many connections, shutting down or starting up, cannot connect now, read-only standby after a failover.
-_AWAY_STATES = ("53300", "57P01", "57P02", "57P03", "25006")
+# Too many connections, shutting down or starting up, cannot connect now, read-only standby after a failover,
+# a transaction that a stopped process left open.
+_AWAY_STATES = ("53300", "57P01", "57P02", "57P03", "25006", "25P03")
+_STALE = "PLJ01"  # raised by check_epoch
 ON_A_LAPTOP = "check PIPELINEJOB_DATABASE_URL or --database, then run the same command to go on"
 _IDLE = 10.0  # seconds without a statement, after which a connection is not worth its memory on the server
 # A server whose machine died answers nothing at all: without these, a statement would wait for it a quarter of an hour.
 _NOTICE_DEAD_SERVERS: dict[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+
+
+class StaleEpoch(Exception):
+    """Another operator leads by now: nothing of the transaction was written, and this process is to write no more."""
 
 
 class Database:
@@ -38,6 +44,7 @@ class Database:
         say: told, once per outage, that it is waiting and, later, that it goes on.
         advice: what a person can do about a database that is away.
         reaches: told True after each statement that came through, False when it begins to wait.
+        epoch: of an operator that leads; each transaction begins with a check that it is the newest. None: nothing is checked.
     """
 
     def __init__(
@@ -48,11 +55,13 @@ class Database:
         say: Callable[[str], None],
         advice: str = ON_A_LAPTOP,
         reaches: Callable[[bool], None] | None = None,
+        epoch: int | None = None,
     ) -> None:
         self._url = url
         self._say = say
         self._advice = advice
         self._reaches = reaches or (lambda _: None)
+        self._fence = "" if epoch is None else f"SELECT pipelinejob.check_epoch({int(epoch)}); "
         self._connection: Any = None
         self._lock = threading.RLock()
         self._waiting = False
@@ -62,7 +71,7 @@ class Database:
 
     def query(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[dict[str, Any]]:
         """Runs one statement in a transaction of its own and returns its rows, if it has any, as dicts."""
-        return self._patiently(lambda cursor: _fetch(cursor, sql, parameters))
+        return self._patiently(lambda cursor: _fetch(cursor, self._fence + sql, parameters))  # one message, and so one transaction
 
     def transaction(self, work: Callable[[Any], T]) -> T:
         """Runs `work(cursor)` in one transaction, again from the start while the database is away.
@@ -73,6 +82,8 @@ class Database:
 
         def whole(cursor: Any) -> T:
             with cursor.connection:
+                if self._fence:
+                    cursor.execute(self._fence)
                 return work(cursor)
 
         return self._patiently(whole)
@@ -115,6 +126,8 @@ class Database:
         except psycopg2.Error as error:
             if _is_lost(error):
                 self._discard()
+            if error.pgcode == _STALE:
+                raise StaleEpoch(_first_line(error)) from error
             raise
         self._used_at = time.monotonic()
         self._reaches(True)
@@ -160,6 +173,12 @@ class Database:
             except psycopg2.Error:
                 self._connection = None
             self._connection = None
+
+
+def take_epoch(database: Database) -> int:
+    """Begins a new epoch and returns it; waits for transactions of the last one, and from then on there are no more."""
+    number: int = database.query("UPDATE pipelinejob.epoch SET number = number + 1 RETURNING number")[0]["number"]
+    return number
 
 
 def _is_lost(error: Exception) -> bool:
