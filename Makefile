@@ -11,10 +11,14 @@ export PYTHON
 # More arguments for pytest or the benchmark: make test ARGS="-k where -x"
 ARGS ?=
 
+# How much `make fuzz` tries, and which files.
+FUZZ_ROWS ?= 20000
+FUZZ_SEED ?= $(shell date +%s)
+
 BIN := .venv/bin
 TYPED := worker/pipelinejob operator/pipelinejob_operator $(wildcard data/generate.py)
 
-.PHONY: help demo test test-unit lint verify package lock image cluster-up cluster-down bench clean
+.PHONY: help demo test test-unit fuzz lint verify package lock image cluster-up cluster-down bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +34,9 @@ test: .venv/.installed ## all tests; REQUIRE_CLUSTER=1 skips none for lack of a 
 test-unit: .venv/.installed ## the tests that need neither a database nor processes
 	@echo "test: tests/unit"
 	@$(BIN)/python -m pytest -q tests/unit $(ARGS)
+
+fuzz: .venv/.installed ## break FUZZ_ROWS pictures and CSVs by FUZZ_SEED, far more than `make test` does
+	@FUZZ_ROWS=$(FUZZ_ROWS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest -q -s tests/fuzz $(ARGS)
 
 lint: .venv/.installed ## style, types, the direction of imports, stray addresses
 	$(BIN)/ruff check .

@@ -69,7 +69,7 @@ ROW_REASONS = {
     RowReason.INVALID_OUTPUT_NAME: "The id is no file name: empty, too long, with a dot first, or with `/`, `\\` or a control character.",
     RowReason.DUPLICATE_ID: "An earlier row of the same batch has the id.",
     RowReason.IMAGE_NOT_FOUND: "There is no such file, it is a folder, it may not be read, or it is outside the data root.",
-    RowReason.IMAGE_TOO_LARGE: "More bytes than `source.maxBytes`, or more pixels than `source.maxPixels`.",
+    RowReason.IMAGE_TOO_LARGE: "More bytes than `source.maxBytes`, more pixels than `source.maxPixels`, or more than memory holds.",
     RowReason.IMAGE_INVALID: "No image in a known format, or one that cannot be decoded whole.",
     RowReason.FUNCTION_ERROR: "A function raised, returned what it may not, or ended its process.",
     RowReason.FUNCTION_TIMEOUT: "A function took longer than its `timeoutSeconds`.",

@@ -63,8 +63,8 @@ class BatchRunner:
     """Runs batches of one job.
 
     Args:
-        job: {csv, dataRoot, columns, spec, functions, attempt, records}: paths absolute, `spec` as the resource spells it;
-            `records` is the folder of earlier records of the same batches.
+        job: {csv, dataRoot, columns, spec, functions, attempt, records, memory?}: paths absolute, `spec` as the resource spells it;
+            `records` is the folder of earlier records of the same batches; memory in bytes, where this process may use no more.
         folder: the attempt folder of this process; batches become folders in it.
         at: told (row, position of the function) before each step.
     """
@@ -82,6 +82,7 @@ class BatchRunner:
         pieces = self._template.pieces if self._template else ()
         self._path_cells = [self._columns.index(text) if is_column else -1 for is_column, text in pieces]
         self._max_pixels = source["maxPixels"]
+        self._memory: int | None = job.get("memory")
         self._reader = ImageReader(Path(job["dataRoot"]), source["maxBytes"])
         self._copies = not job["functions"]
         self._chain = Chain(job["functions"], seed=job["spec"]["seed"])
@@ -148,7 +149,7 @@ class BatchRunner:
         self._at(record.row, DECODE)
         data = self._read_image(record.cells, batch) if self._template else None
         if data is not None and self._copies:
-            images.verify(data, max_pixels=self._max_pixels)
+            images.verify(data, max_pixels=self._max_pixels, memory=self._memory)
             batch.succeed(record, name, data, ())
             return
         if data is not None and self._jpeg_to_jpeg:
@@ -161,7 +162,8 @@ class BatchRunner:
             self._at(record.row, DECODE)
         image = None
         if data is not None:
-            image = images.decode(data, max_pixels=self._max_pixels, scale_for=lambda size: self._chain.scale(size, id))
+            limits = {"max_pixels": self._max_pixels, "memory": self._memory}
+            image = images.decode(data, scale_for=lambda size: self._chain.scale(size, id), **limits)
         row = dict(zip(self._columns, record.cells, strict=True))
         outcome = self._chain.run(image, row, id, lambda position: self._at(record.row, position))
         if outcome.skipped:

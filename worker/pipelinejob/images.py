@@ -19,6 +19,7 @@ from io import BytesIO
 
 from PIL import Image, ImageFile, JpegImagePlugin
 
+from pipelinejob import costs
 from pipelinejob.reasons import RowFailure, RowReason
 
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
@@ -58,7 +59,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
-def decode(data: bytes, *, max_pixels: int, scale_for: Callable[[tuple[int, int]], int] | None = None) -> Image.Image:
+def decode(
+    data: bytes, *, max_pixels: int, scale_for: Callable[[tuple[int, int]], int] | None = None, memory: int | None = None
+) -> Image.Image:
     """The picture in `data`, upright, 8 bits a channel, in a mode of MODES, without metadata.
 
     Args:
@@ -66,6 +69,7 @@ def decode(data: bytes, *, max_pixels: int, scale_for: Callable[[tuple[int, int]
         max_pixels: the most pixels the header may promise; checked before any pixel is decoded.
         scale_for: given the upright (width, height), says 1, 2, 4 or 8. A JPEG is then decoded at about 1/scale, and
             `info[SCALED]` holds (scale, upright size).
+        memory: how many bytes this process may use; None when no limit is known.
 
     Raises:
         RowFailure: ImageTooLarge or ImageInvalid, whatever the decoder did.
@@ -73,7 +77,7 @@ def decode(data: bytes, *, max_pixels: int, scale_for: Callable[[tuple[int, int]
     kind = _sniff(data)
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        return _decode(kind, data, max_pixels, scale_for)
+        return _decode(kind, data, max_pixels, scale_for, memory)
     except RowFailure:
         raise
     except Image.DecompressionBombError:
@@ -84,9 +88,9 @@ def decode(data: bytes, *, max_pixels: int, scale_for: Callable[[tuple[int, int]
         Image.MAX_IMAGE_PIXELS = max(max_pixels, _LARGEST_RESULT)
 
 
-def verify(data: bytes, *, max_pixels: int) -> None:
+def verify(data: bytes, *, max_pixels: int, memory: int | None = None) -> None:
     """Raise as `decode` does, for rows whose file is copied as it stands."""
-    decode(data, max_pixels=max_pixels)
+    decode(data, max_pixels=max_pixels, memory=memory)
 
 
 def encode(image: Image.Image, *, format: str, quality: int, background: str) -> bytes:
@@ -170,7 +174,7 @@ def _opener(kind: str) -> Callable[[BytesIO], ImageFile.ImageFile]:
     return opener
 
 
-def _decode(kind: str, data: bytes, max_pixels: int, scale_for: Callable[[tuple[int, int]], int] | None) -> Image.Image:
+def _decode(kind: str, data: bytes, max_pixels: int, scale_for: Callable[[tuple[int, int]], int] | None, memory: int | None) -> Image.Image:
     """As `decode`, with the decoders' own exceptions."""
     image = JpegImagePlugin.JpegImageFile(BytesIO(data)) if kind == "JPEG" else _opener(kind)(BytesIO(data))
     width, height = image.size
@@ -178,16 +182,22 @@ def _decode(kind: str, data: bytes, max_pixels: int, scale_for: Callable[[tuple[
         size = f"{width}x{height} = {width * height} pixels"
         raise RowFailure(RowReason.IMAGE_TOO_LARGE, f"{size}, more than source.maxPixels {max_pixels}")
     scale, upright = 1, image.size
+    if kind == "TIFF":
+        costs.check_tiles(image, max_pixels)
     if kind == "JPEG":
+        costs.check_scans(image, data)
         image.decodermaxblock = len(data)  # one call of the decoder instead of one for each 64 KiB: 5% of a large photo
         if scale_for is not None:
             scale, upright = _draft(image, scale_for)
+    if memory is not None:
+        costs.check_memory(image, kind, data, width * height, memory)
     with _silent() if kind == "TIFF" else nullcontext():
         image.load()
     turn = _orientation(image, kind)
     if kind == "PNG":
         _correct_transparency(image, depth=data[24])
     result: Image.Image = image
+    del image  # its pixels are not needed beside those that are made of them
     if result.mode not in MODES or "transparency" in result.info:
         result = _eight_bit(result)
     if turn != 1:

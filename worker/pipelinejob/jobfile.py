@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from pipelinejob.model import PipelineJob
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.store import Job
 
+MAX_BYTES = 1 << 20  # of a job file; Kubernetes takes little more
 MAX_VALUES = 1_000_000  # with aliases, a small file can hold any number
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 _TRUE = frozenset(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"))
@@ -32,6 +34,8 @@ _TAG = "tag:yaml.org,2002:"
 class _JsonTypesLoader(yaml.SafeLoader):
     """YAML as Kubernetes' tools turn it into JSON: no dates, no base-60 numbers, `1e3` and `1000` are one number, keys
     are strings; and a key stands once."""
+
+    _merged = 0  # values put in by merges so far
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is not yaml.ScalarNode or not implicit[0]:
@@ -55,7 +59,22 @@ class _JsonTypesLoader(yaml.SafeLoader):
         self.flatten_mapping(node)
         return {self._key(key): self.construct_object(value, deep=True) for key, value in node.value}
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Puts in what `<<` names, which is counted: mappings that merge others twice would double with each."""
+        for key, value in node.value:
+            if key.tag == _TAG + "merge":
+                parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for part in parts:
+                    if isinstance(part, yaml.MappingNode):
+                        self.flatten_mapping(part)
+                        self._merged += len(part.value)
+                        if self._merged > MAX_VALUES:
+                            raise _error(f"merges more than {MAX_VALUES} values", key)
+        super().flatten_mapping(node)
+
     def _key(self, node: yaml.Node) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise _error(f"a key must be a string, got a {'list' if isinstance(node, yaml.SequenceNode) else 'mapping'}", node)
         value = self.construct_object(node, deep=True)
         if not isinstance(value, str | bool | int | float):
             raise _error(f"a key must be a string, got {value!r}", node)
@@ -136,7 +155,7 @@ def load(path: Path) -> tuple[PipelineJob, list[dict[str, Any]]]:
     with redirect_stdout(sys.stderr):  # users' code may print when it is loaded; standard output is for the results
         functions, problems = resolve_functions(entries, path.resolve().parent)
     if problems:
-        text = "\n".join(f"spec.{field}: {message}" for field, message in problems)
+        text = model.told([f"spec.{field}: {message}" for field, message in problems])
         raise JobError(JobReason.INVALID_SPEC, _in_file(path, text))
     return job, functions
 
@@ -144,10 +163,14 @@ def load(path: Path) -> tuple[PipelineJob, list[dict[str, Any]]]:
 def _document(path: Path) -> object:
     """The one PipelineJob in a file that may hold other resources too."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)  # no more: it may be a device
+        text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8").read() if len(data) <= MAX_BYTES else ""
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise JobError(JobReason.INVALID_SPEC, f"{path}: cannot be read ({reason}): pass the path of a job file") from None
+    if len(data) > MAX_BYTES:
+        raise JobError(JobReason.INVALID_SPEC, f"{path}: is larger than {MAX_BYTES >> 20} MiB: pass the path of a job file")
     try:
         documents = [item for item in _documents(text) if item is not None]
     except RecursionError:

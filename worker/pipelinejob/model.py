@@ -27,6 +27,7 @@ NAME_PATTERN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 MAX_NAME = 40
 MAX_SHARDS = 50_000
 MAX_DEPTH = 100  # of the document
+MAX_LINES, MAX_LINE = 20, 500  # of what is told of its problems
 JUDGED_FROM = 1000  # rows that ran, for a percentage of failures to mean something before the end
 _ESCAPES = ("punycode", "idna", "unicode-escape", "raw-unicode-escape")  # codecs that give ASCII another meaning now and then
 MUTABLE = ("parallelism", "suspend", "cancel", "failurePolicy", "ttlSecondsAfterFinished")
@@ -415,12 +416,18 @@ def parse(document: object) -> PipelineJob:
     if not isinstance(document, dict):
         raise JobError(JobReason.INVALID_SPEC, "expected a mapping with apiVersion, kind, metadata and spec")
     if unfit := list(_unfit(document, ())):
-        raise JobError(JobReason.INVALID_SPEC, "\n".join(f"{path}: {message}" for path, message in unfit))
+        raise JobError(JobReason.INVALID_SPEC, told([f"{path}: {message}" for path, message in unfit]))
     try:
         return PipelineJob.model_validate(document)
     except ValidationError as error:
         lines = [line for detail in error.errors() for line in _lines(detail)]
-        raise JobError(JobReason.INVALID_SPEC, "\n".join(dict.fromkeys(lines))) from None
+        raise JobError(JobReason.INVALID_SPEC, told(list(dict.fromkeys(lines)))) from None
+
+
+def told(problems: list[str]) -> str:
+    """Problems as people can read them: a line for each of the first twenty, cut where what was found is long."""
+    lines = [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 1]}…" for line in problems[:MAX_LINES]]
+    return "\n".join(lines + [f"and {len(problems) - MAX_LINES} more problems"] * (len(problems) > MAX_LINES))
 
 
 def _unfit(value: object, location: tuple[int | str, ...]) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,10 @@ from pathlib import Path
 from pipelinejob import template
 from pipelinejob.commit import OURS, read_owner
 from pipelinejob.model import PipelineJob
+from pipelinejob.names import MAX_NAME_BYTES
 from pipelinejob.reasons import JobError, JobReason
+
+_LONGEST_PATH = 3800  # bytes, of the 4096 that Linux allows: below it are folders of ours, and names of 255 bytes
 
 
 def data_root(given: str) -> Path:
@@ -56,12 +59,17 @@ def output_path(job: PipelineJob, root: Path, output_root: Path) -> Path:
     """The output folder of a job; it need not exist yet.
 
     Raises:
-        JobError: InvalidSpec when it leads outside its root, or is equal to, inside or above the input.
+        JobError: InvalidSpec when it leads outside its root, is too long, or is equal to, inside or above the input.
     """
     path = Path(os.path.normpath(output_root / job.output_path))
+    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in path.parts) or len(os.fsencode(path)) > _LONGEST_PATH:
+        raise _refused(job, "is too long")
     real = _real(path)  # a link must not lead it into the input, either
     if not _inside(real, output_root):
         raise _refused(job, f"leads outside {output_root}")
+    for name in (OURS, "images"):
+        if os.path.islink(path / name):
+            raise _refused(job, f"holds a link called {name}, through which files would be written elsewhere")
     csv = root / job.spec.source.csv
     if _inside(csv, path) or _inside(_real(csv), real):
         raise _refused(job, f"is or holds the input {job.spec.source.csv}")

@@ -19,6 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
+from pipelinejob import costs
 from pipelinejob.functions.window import Resample
 
 # What is written here is at least this close to what the usual way writes, in decibels: PSNR between the two files decoded
@@ -48,6 +49,7 @@ def jpeg_to_jpeg(data: bytes, resample_for: Callable[[tuple[int, int]], Resample
         image = JpegImagePlugin.JpegImageFile(BytesIO(data))
         if not _is_upright_colour(image) or image.width * image.height > min(max_pixels, _LARGEST):
             return None
+        costs.check_scans(image, data)
         resample = resample_for(image.size)
         if resample is None or not _enlarges(resample):
             return None

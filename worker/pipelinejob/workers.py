@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from pipelinejob import names
+from pipelinejob import costs, names
 from pipelinejob.batch import DECODE, ENCODE, Task
 from pipelinejob.child import IDLE, PARENT, Mark
 from pipelinejob.reasons import JobError, JobReason, RowReason
@@ -145,7 +145,8 @@ class Workers:
         finished: Callable[[Task, Path, int], None],
         say: Callable[[str], None],
     ) -> None:
-        self._job, self._round_folder, self._count, self._timeouts = job, round_folder, count, timeouts
+        self._job: Mapping[str, Any] = {**job, "memory": costs.memory_of_each(count)}
+        self._round_folder, self._count, self._timeouts = round_folder, count, timeouts
         self._log_path, self._lock, self._finished, self._say = log, lock, finished, say
         self._log = open(log, "ab") if log else None  # noqa: SIM115 - closed by stop()
         self._selector = selectors.DefaultSelector()
