@@ -321,7 +321,7 @@ def test_rows_that_were_never_reached(project: Project) -> None:
     job = project.job(sharding=BATCHES)
     expected = clean(project, job)
     (project.root / "img/1003.jpg").rename(project.root / "late.jpg")
-    project.run("run", job, env={"PIPELINEJOB_FAULT": "published:4"})
+    project.run("run", job, "--workers", "1", env={"PIPELINEJOB_FAULT": "published:4"})  # one after the other, from the first
     assert project.run("cancel", "job", "--json").json["phase"] == "Cancelled"
     before = project.run("status", "job", "--json").json["rows"]
     assert before["pending"] and before["failed"] == 1, before
