@@ -57,7 +57,7 @@ class Applier:
         Raises:
             JobError: InvalidSpec, when a job that was run outside the cluster has its name.
         """
-        return await self._ledger(lambda store: _insert(store, uid, accepted, generation, self._settings.worker_image))
+        return await self._ledger(lambda store: insert_job(store, uid, accepted, generation, self._settings.worker_image))
 
     async def apply(self, step: Step, seen: Observed, body: Mapping[str, Any]) -> Job:
         """Makes one change, and returns the job's row after it."""
@@ -126,8 +126,12 @@ class Applier:
         await self._ledger(lambda store: store.update_job(uid, **fields))
 
 
-def _insert(store: Store, uid: str, accepted: PipelineJob, generation: int, image: str) -> tuple[Job, str | None]:
-    """(a new row, the uid of a job of that name that was deleted while nobody looked)."""
+def insert_job(store: Store, uid: str, accepted: PipelineJob, generation: int, image: str) -> tuple[Job, str | None]:
+    """(a new row, the uid of a job of that name that was deleted while nobody looked).
+
+    Raises:
+        JobError: InvalidSpec, when the ledger cannot take it.
+    """
     namespace, name, spec = accepted.metadata.namespace, accepted.metadata.name, accepted.spec
     old = store.find_job(namespace, name)
     if old is not None and old.generation is None:
@@ -138,7 +142,7 @@ def _insert(store: Store, uid: str, accepted: PipelineJob, generation: int, imag
         )
     place: dict[str, object] = {"output": posixpath.normpath(accepted.output_path)}
     if spec.source.failed_rows_of is not None:
-        place = redrive_of(store, accepted, spec.source.failed_rows_of)
+        place = _redrive_of(store, accepted, spec.source.failed_rows_of)
     if old is not None:
         store.mark_deleted(old.uid)
     job = store.insert_job(
@@ -158,7 +162,7 @@ def _insert(store: Store, uid: str, accepted: PipelineJob, generation: int, imag
     return job, old.uid if old is not None else None
 
 
-def redrive_of(store: Store, accepted: PipelineJob, wanted: FailedRowsOf) -> dict[str, object]:
+def _redrive_of(store: Store, accepted: PipelineJob, wanted: FailedRowsOf) -> dict[str, object]:
     """What a redrive's row has of the job whose rows it runs.
 
     Raises:

@@ -240,6 +240,18 @@ def test_an_interrupted_redrive_can_be_cancelled(project: Project) -> None:
     assert (rest.json["name"], counts(rest)) == ("job-redrive-2", {"total": len(failed), "succeeded": len(failed)})
 
 
+def test_a_suspended_redrive_goes_on_by_the_same_command(project: Project) -> None:
+    project.catalogue(20, without=[2, 8, 14])
+    project.run("run", project.job(sharding=BATCHES))
+    project.images(1002, 1008, 1014)
+    project.run("redrive", "job", env={"PIPELINEJOB_FAULT": "published:1"})
+    assert project.run("suspend", "job-redrive-1", "--json").json["phase"] == "Suspended"
+    resumed = project.run("resume", "job-redrive-1", "--json")
+    assert resumed.code == 2 and "pipelinejob redrive job" in resumed.json["message"]
+    ran = project.run("redrive", "job", "--json")
+    assert (ran.code, ran.json["name"], counts(ran)) == (0, "job-redrive-1", {"total": 3, "succeeded": 3}), ran.err
+
+
 def _wait(what: Any, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not what():
@@ -309,7 +321,7 @@ def test_rows_that_were_never_reached(project: Project) -> None:
     job = project.job(sharding=BATCHES)
     expected = clean(project, job)
     (project.root / "img/1003.jpg").rename(project.root / "late.jpg")
-    project.run("run", job, env={"PIPELINEJOB_FAULT": "published:4"})
+    project.run("run", job, "--workers", "1", env={"PIPELINEJOB_FAULT": "published:4"})  # one after the other, from the first
     assert project.run("cancel", "job", "--json").json["phase"] == "Cancelled"
     before = project.run("status", "job", "--json").json["rows"]
     assert before["pending"] and before["failed"] == 1, before

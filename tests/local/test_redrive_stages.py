@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import signal
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 from pipelinejob import model
 from pipelinejob.reasons import JobError
 from pipelinejob.store import Job
-from pipelinejob_operator.apply import redrive_of
+from pipelinejob_operator.accept import accept
+from pipelinejob_operator.apply import insert_job
 from support.pods import Pods
 from support.project import Project
 
@@ -43,20 +44,17 @@ def _end(pods: Pods, job: Job, phase: str = "Complete", **more: object) -> None:
     pods.store.update_job(job.uid, phase=phase, **more)
 
 
-def _document(**of: Any) -> model.PipelineJob:
-    source = {"csv": "rows.csv", "images": "img/{id}.jpg", "where": {"year": {"gte": 2009}}, "failedRowsOf": {"name": "job", **of}}
-    chain = [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 16, "height": 16}}]
-    spec = {**SPEC, "source": source, "functions": chain, "output": {}, "data": {"persistentVolumeClaim": {"claimName": "catalogue"}}}
-    return model.parse({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": {"name": "again"}, "spec": spec})
-
-
 def _redrive(pods: Pods, **of: Any) -> Job:
     """Enters a redrive as the operator does."""
-    document = _document(**of)
-    wanted = document.spec.source.failed_rows_of
-    assert wanted is not None
-    file = pods.project.file("again.yaml", json.dumps(document.model_dump(mode="json", by_alias=True)).encode())
-    return pods.accept(file.name, **redrive_of(pods.store, document, wanted))
+    source = {"csv": "rows.csv", "images": "img/{id}.jpg", "where": {"year": {"gte": 2009}}, "failedRowsOf": {"name": "job", **of}}
+    chain = [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 16, "height": 16}}]
+    data = {"persistentVolumeClaim": {"claimName": "catalogue"}}
+    metadata = {"name": "again", "namespace": "default", "uid": str(uuid.uuid4()), "creationTimestamp": "2026-01-01T00:00:00Z"}
+    spec = {**SPEC, "source": source, "functions": chain, "output": {}, "data": data}
+    accepted = accept({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": spec}, [])
+    job, _ = insert_job(pods.store, str(metadata["uid"]), accepted, 1, "worker:test")
+    assert (job.output, job.spec["failurePolicy"]["maxFailedRowsPercent"]) == ("out/job", 100)
+    return pods.enter(job)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class Pods:
         document = yaml.safe_load((self.project.root / file).read_text())
         document["spec"]["data"] = {"persistentVolumeClaim": {"claimName": "catalogue"}}
         job = model.parse(document)
-        self.job = self.store.insert_job(
+        made = self.store.insert_job(
             **{
                 "uid": str(uuid.uuid4()),
                 "namespace": job.metadata.namespace,
@@ -55,7 +55,12 @@ class Pods:
                 **more,
             }
         )
-        self.roles.append(self.job.uid)
+        return self.enter(made)
+
+    def enter(self, job: Job) -> Job:
+        """Makes the role of a job's pods; from now on they are those of this job."""
+        self.job = job
+        self.roles.append(job.uid)
         password = roles.create_job_role(self.database, self.job.uid)
         parts = urlsplit(self.url)
         netloc = f"{roles.role_name(self.job.uid)}:{password}@{parts.netloc.rpartition('@')[2]}"

@@ -160,6 +160,7 @@ def _unfinished(root: Job, request: Request, wanted: Wanted, store: Store) -> Jo
             f"{job.name!r} was interrupted, and was started with another {' and '.join(changed)}: go on with it by the same command, "
             f"or end it with 'pipelinejob cancel {job.name}'",
         )
+    store.update_job(job.uid, spec={**job.spec, "suspend": False})  # as somebody may have asked for meanwhile
     return job
 
 
