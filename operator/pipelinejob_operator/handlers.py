@@ -47,14 +47,14 @@ async def run(settings: Settings) -> None:
     await kube.open()
     try:
         await _wait_for_crd(kube)
-        async with _leading(settings, kube):
-            await _reconcile(settings, kube)
+        async with _leading(settings, kube) as lease:
+            await _reconcile(settings, kube, lease)
     finally:
         await kube.close()
 
 
-async def _reconcile(settings: Settings, kube: Kube) -> None:
-    reconciler = Reconciler(settings, kube, _connector(settings.database_url, fenced=settings.lease is not None))
+async def _reconcile(settings: Settings, kube: Kube, lease: Lease | None) -> None:
+    reconciler = Reconciler(settings, kube, _connector(settings.database_url, lease))
     await reconciler.start()
     try:
         await kopf.operator(
@@ -71,10 +71,10 @@ async def _reconcile(settings: Settings, kube: Kube) -> None:
 
 
 @asynccontextmanager
-async def _leading(settings: Settings, kube: Kube) -> AsyncIterator[None]:
+async def _leading(settings: Settings, kube: Kube) -> AsyncIterator[Lease | None]:
     """Begins when this process leads, and ends with the Lease released; nothing at all where there is no Lease."""
     if settings.lease is None:
-        yield
+        yield None
         return
     client = Client()  # not the one whose calls need the Lease
     await client.open()
@@ -86,7 +86,7 @@ async def _leading(settings: Settings, kube: Kube) -> AsyncIterator[None]:
         keeping = asyncio.create_task(lease.keep())
         keeping.add_done_callback(_must_not_end)
         try:
-            yield
+            yield lease
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
@@ -218,8 +218,8 @@ async def _wait_for_crd(kube: Kube) -> None:
         await asyncio.sleep(LOOK_AGAIN)
 
 
-def _connector(url: str, *, fenced: bool) -> Callable[[], Database]:
-    """Gives connections to the ledger; the first that comes through brings it up to date, and begins an epoch if `fenced`."""
+def _connector(url: str, lease: Lease | None) -> Callable[[], Database]:
+    """Gives connections to the ledger; the first that comes through brings it up to date, and begins an epoch where there is a Lease."""
 
     def database(epoch: int | None) -> Database:
         return Database(lambda: url, patience=PATIENCE, say=log.warning, advice=ADVICE, epoch=epoch)
@@ -234,8 +234,9 @@ def _connector(url: str, *, fenced: bool) -> Callable[[], Database]:
             if not ready.is_set():
                 try:
                     Store(first)
-                    if fenced and epoch is None:  # once: one that has a successor must not come back by a newer one
+                    if lease is not None and epoch is None:  # once: one that has a successor must not come back by a newer one
                         epoch = take_epoch(first)
+                        lease.check()  # a process that stood still since it took the Lease ends here, before it writes
                         log.info("the ledger's epoch is %d", epoch)
                     fenced_first = database(epoch)
                     roles.setup(fenced_first)

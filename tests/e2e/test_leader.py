@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from cluster.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(400)
+CHART = Path(__file__).parents[2] / "helm/pipelinejob"
 ROWS = 900
 OPTIONS: dict[str, Any] = {
     "functions": [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 1200, "height": 1600}}],
@@ -26,15 +29,13 @@ OPTIONS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def shop(cluster: Cluster) -> Iterator[Shop]:
-    deployment = ("deployment/pipelinejob-operator", "--namespace", cluster.namespace)
-    cluster.kubectl("patch", *deployment, "--type=merge", "-p", '{"spec": {"replicas": 2, "strategy": {"type": "RollingUpdate"}}}')
-    cluster.kubectl("rollout", "status", *deployment, "--timeout=90s")
+    upgrade = ("upgrade", cluster.release, str(CHART), "-n", cluster.namespace, "--reuse-values", "--wait", "--timeout", "90s")
+    cluster.helm(*upgrade, "--set", "operator.replicas=2")
     made = Shop(cluster, "leader")
     made.project.catalogue(ROWS)
     yield made
     made.close()
-    recreate = '{"spec": {"replicas": 1, "strategy": {"type": "Recreate", "rollingUpdate": null}}}'
-    cluster.kubectl("patch", *deployment, "--type=merge", "-p", recreate)
+    cluster.helm(*upgrade, "--set", "operator.replicas=1")
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +56,9 @@ def _process(cluster: Cluster, pod: str) -> int:
 
 def _epoch(cluster: Cluster) -> int:
     with cluster.database() as url:
-        connection = psycopg2.connect(url)
-        cursor = connection.cursor()
-        cursor.execute("SELECT number FROM pipelinejob.epoch")
-        (number,) = cursor.fetchone() or (0,)
-        connection.close()
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT number FROM pipelinejob.epoch")
+            (number,) = cursor.fetchone() or (0,)
     return int(number)
 
 
@@ -75,12 +74,24 @@ def _ends_the_same(shop: Shop, name: str, undisturbed: dict[str, str]) -> None:
     assert found == {path: digest for path, digest in undisturbed.items() if path != "manifest.json"}
 
 
-def test_a_leader_is_killed(shop: Shop, cluster: Cluster, undisturbed: dict[str, str]) -> None:
-    """Its container comes up again in the same pod and may take up its own Lease; either way there is a new epoch."""
+def test_the_release_with_a_standby_tests_itself(shop: Shop, cluster: Cluster) -> None:
+    found = cluster.kubectl("get", "pods", "-n", cluster.namespace, "-l", "app.kubernetes.io/component=operator", "-o", "name")
+    assert len(found.split()) == 2 and f"pod/{_leader(cluster)}" in found.split()
+    output = cluster.helm("test", cluster.release, "-n", cluster.namespace, "--logs", "--timeout", "60s")
+    assert "healthz: ok" in output and "database: ok" in output
+    budget = cluster.get("poddisruptionbudget", "pipelinejob-operator", cluster.namespace)
+    assert budget["status"]["disruptionsAllowed"] == 1
+
+
+def test_a_leader_is_killed_with_its_pod(shop: Shop, cluster: Cluster, undisturbed: dict[str, str]) -> None:
     _begin(shop, "killed")
-    before = _epoch(cluster)
-    os.kill(_process(cluster, _leader(cluster)), signal.SIGKILL)
-    shop.wait(lambda: _epoch(cluster) > before, 30, "somebody has taken over")
+    old, before = _leader(cluster), _epoch(cluster)
+    pid = _process(cluster, old)
+    cluster.kubectl("delete", "pod", old, "-n", cluster.namespace, "--grace-period=0", "--force", "--wait=false")
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    shop.wait(lambda: _leader(cluster) not in ("", old), 40, "the standby leads")
+    shop.wait(lambda: _epoch(cluster) > before, 20, "the ledger has a new epoch")
     _ends_the_same(shop, "killed", undisturbed)
 
 
