@@ -55,10 +55,9 @@ def _process(cluster: Cluster, pod: str) -> int:
 
 
 def _epoch(cluster: Cluster) -> int:
-    with cluster.database() as url:
-        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT number FROM pipelinejob.epoch")
-            (number,) = cursor.fetchone() or (0,)
+    with cluster.database() as url, closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT number FROM pipelinejob.epoch")
+        (number,) = cursor.fetchone() or (0,)
     return int(number)
 
 
