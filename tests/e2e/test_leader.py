@@ -40,7 +40,8 @@ def shop(cluster: Cluster) -> Iterator[Shop]:
 
 @pytest.fixture(scope="module")
 def undisturbed(shop: Shop, server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return shop.laptop(tmp_path_factory.mktemp("laptop"), server, **OPTIONS).tree("out/job")
+    name = "leader"  # its own: other tests use the same ledger
+    return shop.laptop(tmp_path_factory.mktemp("laptop"), server, name, **OPTIONS).tree(f"out/{name}")
 
 
 def _leader(cluster: Cluster) -> str:
