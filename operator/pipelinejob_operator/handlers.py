@@ -1,4 +1,7 @@
-"""The only place that knows kopf: watch events go into the cache and their keys into the queue, and nothing else happens here."""
+"""The operator's run: wait until it leads, open the ledger, then hand what kopf watches on; the only place that knows kopf.
+
+Watch events go into the cache and their keys into the queue: what is to be done about them is decided in reconcile.py.
+"""
 
 from __future__ import annotations
 

@@ -136,10 +136,7 @@ def list_jobs(database: DatabaseUrl = None, json: Json = False) -> None:
 @app.command()
 def status(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
     """Show how a job stands."""
-    with _store(database) as store:
-        result = _result(store, _job(store, namespace, name))
-        top = store.top_failures(result.job.uid)
-    report.show_status(result, top, json=json)
+    _show(name, namespace, database, json)
 
 
 @app.command()
@@ -197,21 +194,13 @@ def results(name: Name, namespace: Namespace = "default", database: DatabaseUrl 
 @app.command()
 def cancel(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
     """Cancel a job for good; what is done is kept."""
-    with _store(database) as store:
-        job = _job(store, namespace, name)
-        result = _result(store, local.cancel(job, store, is_running=_running(job)))
-        top = store.top_failures(result.job.uid)
-    report.show_status(result, top, json=json)
+    _show(name, namespace, database, json, lambda job, store: local.cancel(job, store, is_running=_running(job)))
 
 
 @app.command()
 def suspend(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
     """Stop a job until it is resumed; what is done is kept."""
-    with _store(database) as store:
-        job = _job(store, namespace, name)
-        result = _result(store, local.suspend(job, store, is_running=_running(job)))
-        top = store.top_failures(result.job.uid)
-    report.show_status(result, top, json=json)
+    _show(name, namespace, database, json, lambda job, store: local.suspend(job, store, is_running=_running(job)))
 
 
 @app.command()
@@ -251,10 +240,7 @@ def scale(
     json: Json = False,
 ) -> None:
     """Set how many processes a job may have, also while it runs."""
-    with _store(database) as store:
-        result = _result(store, local.scale(_job(store, namespace, name), store, parallelism))
-        top = store.top_failures(result.job.uid)
-    report.show_status(result, top, json=json)
+    _show(name, namespace, database, json, lambda job, store: local.scale(job, store, parallelism))
 
 
 @app.command()
@@ -319,6 +305,15 @@ class _store:
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
+
+
+def _show(name: str, namespace: str, database: str | None, json: bool, change: Callable[[Job, Store], Job] | None = None) -> None:
+    """Shows how a job stands, after a change if one is given."""
+    with _store(database) as store:
+        job = _job(store, namespace, name)
+        result = _result(store, change(job, store) if change else job)
+        top = store.top_failures(result.job.uid)
+    report.show_status(result, top, json=json)
 
 
 def _job(store: Store, namespace: str, name: str) -> Job:
