@@ -219,8 +219,8 @@ def _already_there() -> Iterator[None]:
     """IF NOT EXISTS still fails when another process makes the same thing at the same moment."""
     try:
         yield
-    except psycopg2.errors.UniqueViolation:
-        return
+    except (psycopg2.errors.UniqueViolation, psycopg2.errors.DuplicateObject, psycopg2.errors.DuplicateTable):
+        return  # which of them depends on how far the other process was
 
 
 def _apply(cursor: Any, names: Sequence[str]) -> None:
