@@ -116,7 +116,7 @@ class Applier:
         if step.clear_stop or step.phase == Phase.PENDING:
             fields |= {"stop": None, "finished_at": None}
         if ends or (step.phase == Phase.PENDING and seen.spec.mode == "plan"):
-            fields["finished_at"] = datetime.now(UTC)
+            fields["finished_at"] = seen.job.finished_at or datetime.now(UTC)
         if step.reason is JobReason.FAILURE_BUDGET_EXCEEDED and ends:
             top = await self._ledger(lambda store: store.top_failures(uid, 1))
             fields["message"] = f"{step.message} (most often {top[0].reason}, {top[0].count} times; {top[0].example})"

@@ -137,14 +137,15 @@ def decide(seen: Observed) -> Step | None:
 
 
 def _reopen(seen: Observed) -> Step | None:
-    """A job that broke its failure budget goes on when the budget is raised, or kept after a redrive."""
-    if (
-        seen.redrive is not None
-        or seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED
-        or budget_breach(seen.spec.failure_policy, seen.rows)
-    ):
+    """A job that broke its failure budget goes on when the budget is raised, or kept after a redrive; raised by too little, it says so."""
+    if seen.redrive is not None or seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED:
         return None
-    return Enter(Phase.PENDING, clear_stop=True)
+    breach = budget_breach(seen.spec.failure_policy, seen.rows)
+    if breach is None:
+        return Enter(Phase.PENDING, clear_stop=True)
+    if not (seen.job.message or "").startswith(breach):
+        return Enter(Phase.FAILED, JobReason.FAILURE_BUDGET_EXCEEDED, breach)
+    return None
 
 
 def _stopping(seen: Observed) -> Step | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelinejob.model import Rows, Shards, Spec, TopFailure
 from pipelinejob.reasons import JobError, JobReason, Phase
-from pipelinejob.store import Database, Job, Store
+from pipelinejob.store import Database, Job, Store, roles
 from pipelinejob_operator import manifests
 from pipelinejob_operator.accept import accept, current_spec, is_answered, is_settled
 from pipelinejob_operator.apply import Applier
@@ -380,8 +380,7 @@ class Reconciler:
             mine = not self._settings.namespaces or key[0] in self._settings.namespaces
             if mine and (body is None or body["metadata"]["uid"] != uid):
                 await self._look_again(key, uid)
-        for uid in await self._ledger(lambda store: store.ended_with_role()):
-            await self._applier.end_access(uid)
+        await self._ledger.on_database(roles.drop_roles_of_ended)
         if self._settings.retention_days:
             await self._ledger(lambda store: store.purge(self._settings.retention_days))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
+import select
 import time
 import uuid
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
 import pytest
 
 from pipelinejob.store import Database, StaleEpoch, Store, roles, take_epoch
@@ -56,20 +57,24 @@ def test_an_old_leader_writes_nothing(database: str) -> None:
     assert Store(new, migrated=True).get_job(uid).generation == 3
 
 
-def test_a_new_epoch_waits_for_what_is_under_way_and_not_for_a_stopped_process(database: str) -> None:
+@pytest.mark.parametrize("under_way", ["SELECT 1", "SELECT repeat('x', 1000) FROM generate_series(1, 100000)"])
+def test_a_new_epoch_ends_what_a_stopped_process_has_under_way(database: str, under_way: str) -> None:
+    """It had begun a transaction, and does not go on with it, or does not read a large answer."""
     first = _open(database)
     Store(first)
     epoch = take_epoch(first)
-    stopped = psycopg2.connect(database)
-    stopped.cursor().execute("SELECT pipelinejob.check_epoch(%s)", (epoch,))  # and no more
+    stopped = psycopg2.connect(database, async_=True)
+    select.select([], [stopped], [], 5)
+    while stopped.poll() != psycopg2.extensions.POLL_OK:
+        time.sleep(0.01)
+    stopped.cursor().execute(f"BEGIN; SELECT pipelinejob.check_epoch({epoch}); {under_way}")  # and reads nothing of the answer
+    while not first.query("SELECT 1 FROM pg_locks WHERE relation = 'pipelinejob.epoch'::regclass AND pid <> pg_backend_pid()"):
+        time.sleep(0.01)
+
     began = time.monotonic()
-    taken: list[int] = []
-    taking = threading.Thread(target=lambda: taken.append(take_epoch(_open(database))))
-    taking.start()
-    taking.join(1)
-    assert not taken
-    taking.join(20)
-    assert (taken, time.monotonic() - began > 5) == ([epoch + 1], True)
+    assert take_epoch(_open(database)) == epoch + 1
+    assert time.monotonic() - began < 5
     with pytest.raises(psycopg2.Error):
-        stopped.commit()
-        stopped.cursor().execute("SELECT 1")
+        while stopped.poll() != psycopg2.extensions.POLL_OK:
+            time.sleep(0.01)
+        raise AssertionError("the transaction of the old epoch went on")

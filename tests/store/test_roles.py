@@ -347,6 +347,20 @@ def test_a_dropped_role_cannot_log_in(tenant: Server) -> None:
         psycopg2.connect(url)
 
 
+def test_roles_that_ended_jobs_left_are_dropped(tenant: Server) -> None:
+    left = {phase: _job(tenant.store, phase.lower()).uid for phase in ("Complete", "Running", "Deleted")}
+    urls = {phase: _as(tenant.url, roles.role_name(uid), roles.create_job_role(tenant.database, uid)) for phase, uid in left.items()}
+    tenant.store.update_job(left["Complete"], phase="Complete")
+    tenant.store.update_job(left["Running"], phase="Running")
+    tenant.store.mark_deleted(left["Deleted"])
+    roles.drop_roles_of_ended(tenant.database)
+    psycopg2.connect(urls["Running"]).close()
+    for phase in ("Complete", "Deleted"):
+        with pytest.raises(psycopg2.OperationalError, match="does not exist"):
+            psycopg2.connect(urls[phase])
+    roles.drop_job_role(tenant.database, left["Running"])
+
+
 def test_setup_again_keeps_the_passwords(tenant: Server) -> None:
     roles.setup(tenant.database)
     assert roles.create_job_role(tenant.database, tenant.mine.uid) == tenant.password

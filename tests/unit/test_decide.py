@@ -166,8 +166,11 @@ def test_a_broken_budget_is_judged_at_the_end_and_reopened_when_it_is_raised() -
     step = decide(seen(Phase.FINALIZING, child(FINAL, "complete"), rows=rows))
     assert isinstance(step, Enter)
     assert (step.phase, step.reason) == (Phase.FAILED, JobReason.FAILURE_BUDGET_EXCEEDED)
-    failed: dict[str, Any] = {"rows": rows, "reason": JobReason.FAILURE_BUDGET_EXCEEDED}
+    failed: dict[str, Any] = {"rows": rows, "reason": JobReason.FAILURE_BUDGET_EXCEEDED, "message": f"{step.message} (most often ...)"}
     assert decide(seen(Phase.FAILED, **failed)) is None
+    too_little = decide(seen(Phase.FAILED, spec={"failurePolicy": {"maxFailedRowsPercent": 5.5}}, **failed))
+    assert isinstance(too_little, Enter)
+    assert too_little.phase is Phase.FAILED and "maxFailedRowsPercent 5.5:" in (too_little.message or "")
     raised = {"failurePolicy": {"maxFailedRowsPercent": 6}}
     assert decide(seen(Phase.FAILED, spec=raised, **failed)) == Enter(Phase.PENDING, clear_stop=True)
 
@@ -191,7 +194,8 @@ def test_a_plan_that_is_cancelled_has_nothing_to_finalize() -> None:
 def test_raising_the_number_of_failures_is_enough_before_a_percentage_counts() -> None:
     rows = Rows(total=100, succeeded=46, failed=4, pending=50)
     failed: dict[str, Any] = {"rows": rows, "reason": JobReason.FAILURE_BUDGET_EXCEEDED}
-    assert decide(seen(Phase.FAILED, spec={"failurePolicy": {"maxFailedRows": 2}}, **failed)) is None
+    still = decide(seen(Phase.FAILED, spec={"failurePolicy": {"maxFailedRows": 2}}, **failed))
+    assert isinstance(still, Enter) and still.phase is Phase.FAILED
     assert decide(seen(Phase.FAILED, spec={"failurePolicy": {"maxFailedRows": 9}}, **failed)) == Enter(Phase.PENDING, clear_stop=True)
 
 

@@ -268,7 +268,8 @@ def interrupted_message(rows: Rows) -> str:
 
 def suspended_message(job: Job, rows: Rows) -> str:
     """What a person is told about a job that rests."""
-    return f"suspended at row {rows.total - rows.pending} of {rows.total}: 'pipelinejob resume {job.name}' goes on"
+    command = "the same redrive command" if job.root_uid is not None else f"'pipelinejob resume {job.name}'"
+    return f"suspended at row {rows.total - rows.pending} of {rows.total}: {command} goes on"
 
 
 def suspend(job: Job, store: Store, *, is_running: bool) -> Job:

@@ -176,7 +176,15 @@ class Database:
 
 
 def take_epoch(database: Database) -> int:
-    """Begins a new epoch and returns it; waits for transactions of the last one, and from then on there are no more."""
+    """Begins a new epoch and returns it; ends what the last one has under way, and from then on there is no more of it.
+
+    Ended, not waited for: a stopped process could hold its transaction open by an answer that it does not read.
+    """
+    database.query(
+        "SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.usename = current_user"
+        " AND a.datname = current_database() AND l.database = a.datid AND l.relation = 'pipelinejob.epoch'::regclass"
+        " AND l.pid <> pg_backend_pid()"
+    )
     number: int = database.query("UPDATE pipelinejob.epoch SET number = number + 1 RETURNING number")[0]["number"]
     return number
 

@@ -388,14 +388,6 @@ class Store:
         """
         return {str(row["uid"]): _counts(row) for row in self._db.query("SELECT * FROM pipelinejob.totals_v1()")}
 
-    def ended_with_role(self) -> list[str]:
-        """The uids of jobs that have ended, or are deleted, and whose login role is still there."""
-        rows = self._db.query(
-            "SELECT j.uid FROM pipelinejob.jobs j JOIN pg_roles r ON r.rolname = 'plj_' || replace(j.uid::text, '-', '')"
-            " WHERE j.deleted_at IS NOT NULL OR j.phase IN ('Complete', 'Failed', 'Cancelled')"
-        )
-        return [str(row["uid"]) for row in rows]
-
     def connections(self) -> tuple[int, int]:
         """(used now, usable): connections of clients to the server, and how many it has for those without privileges."""
         (row,) = self._db.query(

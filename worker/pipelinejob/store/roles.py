@@ -108,6 +108,20 @@ def drop_job_role(database: Database, uid: str) -> None:
     database.transaction(lambda cursor: cursor.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role_name(uid)))))
 
 
+def drop_roles_of_ended(database: Database) -> None:
+    """Removes the login roles that jobs have left which ended or are deleted; one that is to run again waits for it, and gets a new one."""
+
+    def drop(cursor: Any) -> None:
+        cursor.execute(
+            "SELECT r.rolname FROM pipelinejob.jobs j JOIN pg_roles r ON r.rolname = 'plj_' || replace(j.uid::text, '-', '')"
+            " WHERE j.deleted_at IS NOT NULL OR j.phase IN ('Complete', 'Failed', 'Cancelled') FOR UPDATE OF j"
+        )
+        for row in cursor.fetchall():
+            cursor.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(row["rolname"])))
+
+    database.transaction(drop)
+
+
 def _create(database: Database, statement: sql.Composed) -> None:
     """There is no CREATE ROLE IF NOT EXISTS, and a role can be made by another process at the same moment."""
     try:
