@@ -29,7 +29,7 @@ demo: .venv/.installed-run ## run the sample job on this machine
 test: .venv/.installed ## all tests; REQUIRE_CLUSTER=1 skips none for lack of a cluster
 	@if [ -n "$$REQUIRE_CLUSTER" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/system-packages.sh cluster; fi
 	@echo "test: everything under tests/"
-	@$(BIN)/python -m pytest -q tests $(ARGS)
+	@scripts/test.sh $(ARGS)
 
 test-unit: .venv/.installed ## the tests that need neither a database nor processes
 	@echo "test: tests/unit"

@@ -4,7 +4,7 @@ What was measured on a cluster, and on a ledger under load, is docs/benchmarks-c
 all its sections; until then it stays as it is.
 
     python tests/bench/bench.py                          all but the million rows and what needs a cluster
-    python tests/bench/bench.py --million                the million rows as well
+    python tests/bench/bench.py --million                the million rows as well, and their redrive
     python tests/bench/bench.py --cluster                what needs a cluster as well; it is brought up, and stays
     python tests/bench/bench.py --only planner start     some sections anew; the others keep their numbers and dates
     python tests/bench/bench.py --quick                  a try-out in a minute or two: tables only, docs/ stays as it is
@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import accounting
+import again
 import chain
 import cluster_apply
+import cluster_control
 import cluster_report
 import cluster_scale
 import cluster_whole
@@ -39,7 +41,8 @@ from common import CACHE, ROOT, prepare_cache
 from rich.console import Console
 
 PAGES = (report.PAGE, cluster_report.PAGE)
-ON_CLUSTER = ("cluster-apply", "cluster-whole", "cluster-scale", "cluster-churn")
+ON_CLUSTER = ("cluster-apply", "cluster-whole", "cluster-scale", "cluster-churn", "cluster-control")
+LARGE = ("million", "redrive")
 SECTIONS = tuple(name for page in PAGES for name in page.grids)
 console = Console() if sys.stdout.isatty() else Console(width=140)
 
@@ -79,7 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few rows, to see that all works; the numbers mean nothing")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="NAME", help=f"sections to measure: {', '.join(SECTIONS)}")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often all contenders take turns (default 3)")
-    parser.add_argument("--million", action="store_true", help="the million rows as well (50,000 with --quick)")
+    parser.add_argument("--million", action="store_true", help="the million rows as well, and their redrive (fewer with --quick)")
     known = list(chain.CONTENDERS)
     who = f"who runs the chain: {', '.join(known)} (default: all); the section then holds these alone"
     parser.add_argument("--cluster", action="store_true", help=f"the sections on a cluster as well: {', '.join(ON_CLUSTER)}")
@@ -88,8 +91,8 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if given.repeat < 1:
         parser.error("--repeat must be at least 1")
-    only = given.only or [name for name in SECTIONS if name != "million" and name not in ON_CLUSTER]
-    more = [*(["million"] if given.million else []), *(ON_CLUSTER if given.cluster else [])]
+    only = given.only or [name for name in SECTIONS if name not in LARGE and name not in ON_CLUSTER]
+    more = [*(LARGE if given.million else []), *(ON_CLUSTER if given.cluster else [])]
     given.only = [name for name in SECTIONS if name in only or name in more]
     return given
 
@@ -102,6 +105,8 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
         "ledger": lambda: accounting.ledger(quick=given.quick, say=say),
         "connections": lambda: ledger_load.measure(quick=given.quick, say=say),
         "million": lambda: accounting.million(50_000 if given.quick else 1_000_000, say),
+        "redrive": lambda: again.measure(quick=given.quick, say=say),
+        "cluster-control": lambda: cluster_control.measure(quick=given.quick, repeat=given.repeat, say=say),
         "cluster-apply": lambda: cluster_apply.measure(quick=given.quick, say=say),
         "cluster-whole": lambda: cluster_whole.measure(quick=given.quick, repeat=given.repeat, say=say),
         "cluster-scale": lambda: cluster_scale.measure(quick=given.quick, say=say),

@@ -12,6 +12,8 @@ from report import MIB, Grid, Page, Sections, Target
 APPLY_P50, APPLY_P99 = 0.3, 1.0  # seconds
 WHOLE_RATIO, WHOLE_MORE = 1.25, 8.0  # times the other, and seconds
 GROWTH = 1.05
+CONTROL = {"broken budget to no pod of the run": 30.0, "suspend to no pod": 30.0, "resume to a new batch": 20.0}  # seconds
+REDRIVE = 0.05
 MEASURED = ("", "measured")
 
 
@@ -20,7 +22,13 @@ MEASURED = ("", "measured")
 
 def targets(sections: Sections) -> list[Target]:
     """All that has a limit, in the order of the sections."""
-    of_section = (("cluster-apply", _apply_targets), ("cluster-whole", _whole_target), ("cluster-churn", _churn_target))
+    of_section = (
+        ("cluster-apply", _apply_targets),
+        ("cluster-whole", _whole_target),
+        ("cluster-churn", _churn_target),
+        ("cluster-control", _control_targets),
+        ("redrive", _redrive_target),
+    )
     return [target for name, of in of_section if name in sections for target in of(sections[name]["data"])]
 
 
@@ -43,6 +51,19 @@ def _churn_target(data: Mapping[str, Any]) -> Iterator[Target]:
     measured = "restarted meanwhile" if data["restarted"] else f"{growth:.3f} ×"
     what = f"the operator's memory, the end of {data['seconds'] / 60:.0f} minutes of churn to its beginning"
     yield Target(what, f"≤ {GROWTH:g} ×", measured, not data["restarted"] and growth <= GROWTH)
+
+
+def _control_targets(data: Mapping[str, Any]) -> Iterator[Target]:
+    for name, limit in CONTROL.items():
+        slowest = max(run[name] for run in data["runs"])
+        yield Target(f"a running job, {name}, at most", f"≤ {limit:g} s", f"{slowest:.1f} s", slowest <= limit)
+
+
+def _redrive_target(data: Mapping[str, Any]) -> Iterator[Target]:
+    share = data["again"] / data["whole"]
+    what = f"{data['failed']} failed rows of {data['rows']:,} run again, of the time of the whole run"
+    exact = "" if data["exact"] else ", counts NOT exact"
+    yield Target(what, f"≤ {REDRIVE:.0%}", f"{share:.2%}{exact}", share <= REDRIVE and data["exact"])
 
 
 # --- Tables of one section ---------------------------------------------------------------------------------------------
@@ -122,19 +143,45 @@ def connections_grid(data: Mapping[str, Any]) -> Grid:
     return Grid(("", "commits/s", "to bare", "p50, ms", "p99, ms", "server connections", "server memory, MiB"), rows)
 
 
+def control_grid(data: Mapping[str, Any]) -> Grid:
+    """Seconds until a job has obeyed."""
+    names = list(data["runs"][0])
+    return Grid(MEASURED, [[name, _spread(Spread.of([run[name] for run in data["runs"]]))] for name in names])
+
+
+def redrive_grid(data: Mapping[str, Any]) -> Grid:
+    """The run and the redrive, beside each other."""
+    rows = [
+        ["the whole run", f"{data['whole']:,.1f}", f"{data['rows']:,}", f"{data['rows']:,}"],
+        ["the redrive", f"{data['again']:,.1f}", f"{data['read']:,}", f"{data['run']:,}"],
+        ["the redrive to the run", *(f"{a / b:.2%}" for a, b in _shares(data))],
+    ]
+    return Grid(("", "seconds", "rows read from the CSV", "rows run"), rows)
+
+
+def _shares(data: Mapping[str, Any]) -> Iterator[tuple[float, float]]:
+    yield data["again"], data["whole"]
+    yield data["read"], data["rows"]
+    yield data["run"], data["rows"]
+
+
 TITLES = {
     "cluster-apply": "From an applied PipelineJob to its first Job",
     "cluster-whole": "A whole job on a cluster",
     "cluster-scale": "Many jobs in a cluster",
     "cluster-churn": "The operator's memory while jobs come and go",
+    "cluster-control": "How soon a running job obeys",
     "connections": "A thousand workers on one ledger",
+    "redrive": "The failed rows of a million run again",
 }
 GRIDS = {
     "cluster-apply": apply_grid,
     "cluster-whole": whole_grid,
     "cluster-scale": scale_grid,
     "cluster-churn": churn_grid,
+    "cluster-control": control_grid,
     "connections": connections_grid,
+    "redrive": redrive_grid,
 }
 EXPLANATIONS = {
     "cluster-apply": """{count} PipelineJobs applied at {rate:g} a second by the Python client, their pods on nodes that kwok fakes; then
@@ -146,18 +193,25 @@ hand-written Indexed Job of the same image, image code and shards, which keeps n
 on nodes that kwok fakes; the benchmark enters plans and batches in their place.""",
     "cluster-churn": """{jobs:,} jobs, {rate:g} a second, each deleted after {life:g} s, for {seconds:,.0f} s; pods on nodes that kwok
 fakes. Middle values of the second tenth of the time and of the last.""",
+    "cluster-control": """{rows:,} rows, of which every other image is missing, on 2 pods of a real node, in batches of 10; {repeats} jobs
+of each kind. From the patch, or from the status that first shows the broken budget, by a look every 50 ms; median (least–most).""",
     "connections": """{workers:,} simulated workers of {jobs} jobs, each with its job's role, its own connection and its own shard,
 recording batches of 200 rows as fast as they are answered, {seconds:g} s each way; threads of 8 processes on the same machine.
 Memory is the sum of the server processes' shares (PSS), PgBouncer's with it. The
 bare INSERT writes one row of the same bytes with the same client.""",
+    "redrive": """{rows:,} rows of 60×80 images through the reference chain on one machine with two processes; {failed} images
+are missing. Then they arrive, and `pipelinejob redrive` runs their rows. Both are timed as commands; the redrive reads the batches of its rows, and copies
+metadata.csv ({metadata:,} bytes) once.""",
 }
 
 
 INTRODUCTION = """Written by `make bench ARGS=--cluster`; do not edit. `make bench ARGS="--only cluster-apply"` measures one section anew.
-The cluster is of one node, which runs on the machine below, as do all that load it."""
+The cluster is of one node, which runs on the machine below, as do all that load it; `connections` and `redrive` need none."""
 
 VERSIONS = ("machine", "system", "Python", "pipelinejob")
-PAGE = Page("benchmarks-cluster.md", "Benchmarks on a cluster", INTRODUCTION, targets, TITLES, GRIDS, EXPLANATIONS, VERSIONS)
+PAGE = Page(
+    "benchmarks-cluster.md", "Benchmarks on a cluster, and of the ledger", INTRODUCTION, targets, TITLES, GRIDS, EXPLANATIONS, VERSIONS
+)
 
 
 def _spread(spread: Spread) -> str:

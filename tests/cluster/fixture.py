@@ -17,6 +17,14 @@ _RESULT = pytest.StashKey[Cluster | str]()
 _RESERVED = pytest.StashKey[IO[str]]()  # held to the end
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """So that `-m cluster` and `-m "not cluster"` part the tests."""
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("cluster")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Brings the cluster up before the first test if any wants it: no test's time limit holds for builds of several minutes."""
