@@ -200,8 +200,8 @@ recording batches of 200 rows as fast as they are answered, {seconds:g} s each w
 Memory is the sum of the server processes' shares (PSS), PgBouncer's with it. The
 bare INSERT writes one row of the same bytes with the same client.""",
     "redrive": """{rows:,} rows of 60×80 images through the reference chain on one machine with two processes; {failed} images
-are missing. Then they arrive, and `pipelinejob redrive` runs their rows. Both are timed as commands; the redrive reads the batches of its rows, and copies
-metadata.csv ({metadata:,} bytes) once.""",
+are missing. Then they arrive, and `pipelinejob redrive` runs their rows. Both are timed as commands; the redrive reads the batches of
+its rows, and copies metadata.csv ({metadata:,} bytes) once.""",
 }
 
 

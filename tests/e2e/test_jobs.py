@@ -189,6 +189,27 @@ def test_cancel_stops_for_good_and_writes_the_results_of_what_is_done(shop: Shop
     assert shop.get()["spec"]["cancel"] is True, refused
 
 
+def test_a_broken_budget_stops_the_pods_and_a_raised_one_goes_on_to_the_same_bytes(shop: Shop, tmp_path: Path, database: str) -> None:
+    shop.project.catalogue(400, without=list(range(0, 400, 2)))
+    options = {"functions": SLOW, "sharding": {"rowsPerShard": 50, "batchRows": 10}}
+    shop.apply(**options, failurePolicy={"maxFailedRows": 20, "maxFailedRowsPercent": 100})
+    shop.wait(lambda: shop.status().get("rows", {}).get("failed", 0) > 20, 90, "the budget is broken")
+    shop.wait(lambda: not shop.running_pods(), 30, "no pod runs")
+    status = shop.wait_end()
+    told = shop.condition("Failed")
+    assert (status["phase"], told["reason"]) == ("Failed", "FailureBudgetExceeded")
+    assert "more than spec.failurePolicy.maxFailedRows 20" in told["message"] and "most often ImageNotFound" in told["message"]
+    rows = status["rows"]
+    assert rows["pending"] > 0 and len(shop.project.table("out/job/metadata.csv")) == rows["succeeded"] > 0
+    assert len(shop.project.table("out/job/failures.csv")) == rows["failed"]
+
+    shop.patch(failurePolicy={"maxFailedRows": 21})
+    shop.wait(lambda: "maxFailedRows 21" in shop.condition("Failed")["message"], 15, "it says that this is too little")
+    shop.patch(failurePolicy={"maxFailedRows": 200})
+    assert shop.wait_phase("Complete")["rows"]["failed"] == 200
+    assert shop.project.tree("out/job") == shop.laptop(tmp_path, database, **options).tree("out/job")
+
+
 def test_a_deleted_job_goes_with_all_it_had_and_one_of_the_same_name_is_a_new_job(shop: Shop) -> None:
     shop.project.catalogue(400)
     shop.apply(functions=SLOW, sharding={"rowsPerShard": 100, "batchRows": 10})
