@@ -34,6 +34,7 @@ from pipelinejob_operator.writer import StatusWriter
 WORKERS = 8  # keys worked on at once
 TICK = 2.0  # seconds between looks at the counts of all running jobs
 RESYNC = 30.0  # seconds between live looks at what has not ended: a watch can miss things
+FIRST = 5.0  # seconds from the start to the first of these, when the watches have told what there is
 LOOK_AGAIN = 4.0  # seconds until another look at pods that do not run
 PLAN_LOST = "the plan Job is complete, but the ledger has no plan: was its database replaced? Delete the PipelineJob and apply it again"
 PASSING = (0, 404, 409)  # answers of the API server that are told in the log alone: away, gone, overtaken
@@ -75,7 +76,7 @@ class Reconciler:
             ApiError: the API server does not say what runs already.
         """
         self._grants.resume(await self._kube.list_runs())
-        loops = [*(self._work() for _ in range(WORKERS)), self._repeat(TICK, self._tick), self._repeat(RESYNC, self._resync)]
+        loops = [*(self._work() for _ in range(WORKERS)), self._repeat(TICK, self._tick), self._repeat(RESYNC, self._resync, FIRST)]
         self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
@@ -313,9 +314,11 @@ class Reconciler:
             else:
                 self.queue.done(key)
 
-    async def _repeat(self, seconds: float, work: Callable[[], Any]) -> None:
+    async def _repeat(self, seconds: float, work: Callable[[], Any], first: float | None = None) -> None:
+        wait = seconds if first is None else first
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(wait)
+            wait = seconds
             try:
                 await work()
             except (JobError, ApiError) as error:
