@@ -20,6 +20,7 @@ from pipelinejob.functions import BUILTINS
 from pipelinejob.lock import holder, is_held
 from pipelinejob.model import PipelineJob
 from pipelinejob.paths import data_root
+from pipelinejob.progress import console_reporter
 from pipelinejob.reasons import JobError, JobReason, Phase, RowReason
 from pipelinejob.store import Database, EmbeddedServer, Job, Store
 
@@ -71,7 +72,7 @@ def run(
     store = None
     try:
         planning.inspect(request)  # what is wrong with the job shows before a database is started
-        with report.console_reporter() as reporter:
+        with console_reporter() as reporter:
             store = _open_store(database, reporter.say)
             result = local.run(request, store, reporter)
         failures = store.top_failures(result.job.uid)
@@ -170,7 +171,7 @@ def redrive(
     """Run the failed rows of a job again, into its results."""
     began = time.monotonic()
     wanted = redriving.Wanted(tuple(reason or ()), pending, file, data, _home(), workers)
-    with _store(database) as store, report.console_reporter() as reporter:
+    with _store(database) as store, console_reporter() as reporter:
         root = _job(store, namespace, name)
         try:
             result = redriving.redrive(root, wanted, store, reporter)
@@ -213,7 +214,7 @@ def resume(
 ) -> None:
     """Go on with a job that was suspended or interrupted, as the ledger has it."""
     began = time.monotonic()
-    with _store(database) as store, report.console_reporter() as reporter:
+    with _store(database) as store, console_reporter() as reporter:
         job = _job(store, namespace, name)
         if job.root_uid is not None:
             root = store.get_job(job.root_uid).name

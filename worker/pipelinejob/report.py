@@ -1,22 +1,21 @@
-"""What a person sees: progress, tables, errors; and the one JSON object of `--json`."""
+"""What a person sees: tables and errors; with `--json` the one object that says it to a program."""
 
 from __future__ import annotations
 
 import json as jsonlib
 import shlex
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipelinejob.model import PipelineJob, Rows, Shards, TopFailure
+from pipelinejob import objects
+from pipelinejob.model import PipelineJob, TopFailure
+from pipelinejob.progress import duration
 from pipelinejob.reasons import JobError, Phase, RowReason
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from pipelinejob.planning import Request
     from pipelinejob.preview import Preview
     from pipelinejob.store import FailedRow, Job
-
-PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
-RATE_OVER = 10.0  # seconds that the shown rows/s are an average of
 
 WHAT_TO_DO = {
     RowReason.MALFORMED_ROW: "mend these lines in the CSV (often a comma that wants quotes)",
@@ -44,140 +40,21 @@ WHAT_TO_DO = {
 _STYLES = {Phase.COMPLETE: "green", Phase.FAILED: "red", Phase.CANCELLED: "yellow", Phase.SUSPENDED: "yellow"}
 
 
-def summary(
-    *,
-    name: str | None = None,
-    namespace: str | None = None,
-    uid: str | None = None,
-    phase: str = Phase.FAILED,
-    rows: Rows | None = None,
-    shards: Shards | None = None,
-    output: Path | None = None,
-    seconds: float = 0.0,
-    reason: str | None = None,
-    message: str | None = None,
-) -> dict[str, Any]:
-    """The object that `--json` prints last, whatever happened."""
-    return {
-        "name": name,
-        "namespace": namespace,
-        "uid": uid,
-        "phase": phase,
-        "rows": (rows or Rows()).model_dump(),
-        "shards": (shards or Shards()).model_dump(),
-        "output": str(output) if output else None,
-        "seconds": round(seconds, 3),
-        "reason": reason,
-        "message": message,
-    }
-
-
-def _of_result(result: Result, seconds: float, message: str | None = None) -> dict[str, Any]:
-    job = result.job
-    return summary(
-        name=job.name,
-        namespace=job.namespace,
-        uid=job.uid,
-        phase=job.phase,
-        rows=result.rows,
-        shards=result.shards,
-        output=result.output,
-        seconds=seconds,
-        reason=job.reason,
-        message=message or job.message,
-    )
-
-
 def _print_json(value: object) -> None:
     # In ASCII, so that it is one line to every reader (U+0085 and U+2028 end lines to some) under every locale.
     sys.stdout.write(jsonlib.dumps(value) + "\n")
     sys.stdout.flush()
 
 
-class ConsoleReporter:
-    """A progress bar on a terminal, plain lines elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._seen: list[tuple[float, int]] = []
-        self._said = 0.0
-
-    def say(self, message: str) -> None:
-        """Prints a line above the bar."""
-        self._console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-    def progress(self, done: int, total: int, failed: int) -> None:
-        """Shows how far the run is."""
-        now = time.monotonic()
-        if self._console.is_terminal:
-            self._draw(done, total, failed, now)
-        elif now - self._said >= PLAIN_EVERY:
-            if self._said:
-                rate = self._rate(done, now)
-                eta = f", ETA {_duration((total - done) / rate)}" if rate else ""
-                self.say_plain(f"{done}/{total} rows, {failed} failed, {rate:.0f} rows/s{eta}")
-            else:
-                self._rate(done, now)
-                self.say_plain(f"{done}/{total} rows")
-            self._said = now
-
-    def say_plain(self, message: str) -> None:
-        """Prints a line without colour."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Removes the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _draw(self, done: int, total: int, failed: int, now: float) -> None:
-        if self._bar is None:
-            self._bar = Progress(
-                TextColumn("[bold]rows"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:.0f} rows/s"),
-                TimeRemainingColumn(),
-                TextColumn("[red]{task.fields[failed]} failed"),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("rows", total=total, rate=0.0, failed=0, completed=done)
-            self._bar.start()
-        assert self._task is not None
-        self._bar.update(self._task, completed=done, rate=self._rate(done, now), failed=failed)
-
-    def _rate(self, done: int, now: float) -> float:
-        """Rows per second over the last ten seconds."""
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_OVER:
-            self._seen.pop(0)
-        then, before = self._seen[0]
-        elapsed = now - then
-        return (done - before) / elapsed if elapsed > 0 else 0.0
-
-
-@contextmanager
-def console_reporter() -> Iterator[ConsoleReporter]:
-    """The reporter of a run; everything it prints goes to standard error."""
-    reporter = ConsoleReporter(Console(stderr=True))
-    try:
-        yield reporter
-    finally:
-        reporter.close()
-
-
 def show_result(result: Result, top: Sequence[TopFailure], *, json: bool, seconds: float) -> None:
     """The end of a run: failures first, since they want reading, then the counts and where the results are."""
     if json:
-        _print_json(_of_result(result, seconds, result.note if result.interrupted else None))
+        _print_json(objects.of_result(result, seconds, result.note if result.interrupted else None))
         return
     console = Console()
     _print_failures(console, top, result.job.name)
     _print_counts(console, result)
-    console.print(f"took {_duration(seconds)}", highlight=False)
+    console.print(f"took {duration(seconds)}", highlight=False)
     if result.job.phase in (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED):
         console.print(f"results: {result.output}", highlight=False, markup=False, soft_wrap=True)
 
@@ -222,7 +99,7 @@ def _print_counts(console: Console, result: Result) -> None:
 def show_status(result: Result, top: Sequence[TopFailure], *, json: bool) -> None:
     """How a job stands now."""
     if json:
-        _print_json(_of_result(result, _seconds(result.job), result.note))
+        _print_json(objects.of_result(result, objects.seconds_of(result.job), result.note))
         return
     console = Console()
     _print_failures(console, top, result.job.name)
@@ -230,16 +107,10 @@ def show_status(result: Result, top: Sequence[TopFailure], *, json: bool) -> Non
     console.print(f"output: {result.output}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _seconds(job: Job) -> float:
-    if job.started_at is None or job.finished_at is None:
-        return 0.0
-    return (job.finished_at - job.started_at).total_seconds()
-
-
 def show_done(result: Result, message: str, *, json: bool) -> None:
     """A command that has nothing to show but that it is done."""
     if json:
-        _print_json(_of_result(result, _seconds(result.job), message))
+        _print_json(objects.of_result(result, objects.seconds_of(result.job), message))
     else:
         Console().print(message, highlight=False, markup=False, soft_wrap=True)
 
@@ -247,7 +118,7 @@ def show_done(result: Result, message: str, *, json: bool) -> None:
 def show_list(jobs: Sequence[Job], states: Sequence[str | None], *, json: bool) -> None:
     """The jobs of the ledger."""
     if json:
-        _print_json({"jobs": [_of_job(job, state) for job, state in zip(jobs, states, strict=True)]})
+        _print_json({"jobs": [objects.of_job(job, state) for job, state in zip(jobs, states, strict=True)]})
         return
     table = Table()
     for column in ("name", "phase", "progress", "failed", "created", "output"):
@@ -263,21 +134,6 @@ def show_list(jobs: Sequence[Job], states: Sequence[str | None], *, json: bool) 
             str(Path(job.output_root) / job.output),
         )
     Console().print(table if jobs else "no jobs yet: 'pipelinejob run FILE' makes one")
-
-
-def _of_job(job: Job, state: str | None) -> dict[str, Any]:
-    return summary(
-        name=job.name,
-        namespace=job.namespace,
-        uid=job.uid,
-        phase=job.phase,
-        rows=job.rows,
-        shards=Shards(**job.status["shards"]) if "shards" in job.status else None,
-        output=Path(job.output_root) / job.output,
-        seconds=_seconds(job),
-        reason=job.reason,
-        message=state,
-    )
 
 
 def show_failures(failures: Iterable[FailedRow], *, json: bool) -> None:
@@ -302,7 +158,9 @@ def show_results(result: Result, home: Path, *, json: bool) -> None:
         result.output, result.job.spec["output"]["urlColumn"], home / "contact-sheets" / f"{result.job.namespace}-{result.job.name}.png"
     )
     if json:
-        _print_json({**_of_result(result, _seconds(result.job), result.note), "contactSheet": str(sheet) if sheet else None})
+        _print_json(
+            {**objects.of_result(result, objects.seconds_of(result.job), result.note), "contactSheet": str(sheet) if sheet else None}
+        )
         return
     console = Console()
     _print_counts(console, result)
@@ -316,7 +174,7 @@ def show_results(result: Result, home: Path, *, json: bool) -> None:
 def show_functions(functions: Sequence[Function], *, json: bool) -> None:
     """The built-in functions and their params."""
     if json:
-        _print_json({"functions": [_of_function(function) for function in functions]})
+        _print_json({"functions": [objects.of_function(function) for function in functions]})
         return
     table = Table(show_lines=True)
     for column in ("function", "params", "what it does"):
@@ -331,37 +189,11 @@ def show_functions(functions: Sequence[Function], *, json: bool) -> None:
     Console().print(table)
 
 
-def _of_function(function: Function) -> dict[str, Any]:
-    params = [
-        {"name": param.name, "expected": param.expected, "required": param.required}
-        | ({} if param.required else {"default": param.default})
-        for param in function.params
-    ]
-    return {"name": function.name, "doc": function.doc, "params": params}
-
-
 def show_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, *, json: bool, seconds: float) -> None:
     """What a job would do."""
-    meta, spec = request.job.metadata, request.job.spec
-    output = request.output_root / request.job.output_path
+    spec = request.job.spec
     if json:
-        rows = Rows(total=index.rows, pending=index.rows)
-        if seen.exact:
-            rows = Rows(total=index.rows, filtered=seen.filtered, failed=seen.malformed, pending=seen.matching)
-        _print_json(
-            {
-                **summary(
-                    name=meta.name,
-                    namespace=meta.namespace,
-                    phase="Planned",
-                    rows=rows,
-                    shards=Shards(total=shards),
-                    output=output,
-                    seconds=seconds,
-                ),
-                "sample": {"rows": seen.rows, "exact": seen.exact, "matching": seen.matching, "malformed": seen.malformed},
-            }
-        )
+        _print_json(objects.of_plan(request, index, shards, seen, seconds))
         return
     console = Console()
     console.print(f"{index.rows:,} rows in {shards} shards ({index.bytes:,} bytes, sha256 {index.sha256[:12]}…)", highlight=False)
@@ -370,6 +202,7 @@ def show_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, *, 
     for problem in seen.problems:
         console.print(f"  {problem}", style="red", markup=False, highlight=False)
     console.print(f"functions: {' → '.join(function.name for function in spec.functions) or 'none (files are copied)'}", highlight=False)
+    output = request.output_root / request.job.output_path
     console.print(f"output: {output}", highlight=False, markup=False, soft_wrap=True)
     table = Table(title="The first rows that would run", title_justify="left")
     table.add_column("column", style="bold", no_wrap=True)
@@ -387,11 +220,11 @@ def show_error(error: JobError, job: PipelineJob | None, result: Result | None, 
         return
     said: dict[str, Any] = {"phase": Phase.FAILED, "reason": error.reason, "message": error.message}
     if result is not None:
-        _print_json(_of_result(result, seconds) | said)
+        _print_json(objects.of_result(result, seconds) | said)
     elif job is not None:
-        _print_json(summary(name=job.metadata.name, namespace=job.metadata.namespace, seconds=seconds) | said)
+        _print_json(objects.summary(name=job.metadata.name, namespace=job.metadata.namespace, seconds=seconds) | said)
     else:
-        _print_json(summary(seconds=seconds) | said)
+        _print_json(objects.summary(seconds=seconds) | said)
 
 
 def show_bug(error: Exception, *, json: bool, seconds: float) -> None:
@@ -399,7 +232,7 @@ def show_bug(error: Exception, *, json: bool, seconds: float) -> None:
     message = f"unexpected {type(error).__name__}: {error}"
     Console(stderr=True).print(f"{message}: please report this", style="red", markup=False, highlight=False, soft_wrap=True)
     if json:
-        _print_json(summary(seconds=seconds, message=message))
+        _print_json(objects.summary(seconds=seconds, message=message))
 
 
 def show_scaffold(path: Path, *, json: bool) -> None:
@@ -421,12 +254,4 @@ def show_interrupt(*, json: bool) -> None:
     message = "interrupted: run the same command to go on"
     Console(stderr=True).print(message, style="yellow")
     if json:
-        _print_json(summary(phase=Phase.PENDING, message=message))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+        _print_json(objects.summary(phase=Phase.PENDING, message=message))

@@ -1,0 +1,115 @@
+"""The objects of `--json`: what a program is told of jobs, plans and functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelinejob.model import Rows, Shards
+from pipelinejob.reasons import Phase
+
+if TYPE_CHECKING:
+    from pipelinejob.functions import Function
+    from pipelinejob.local import Result
+    from pipelinejob.plan import CsvIndex
+    from pipelinejob.planning import Request
+    from pipelinejob.preview import Preview
+    from pipelinejob.store import Job
+
+
+def summary(
+    *,
+    name: str | None = None,
+    namespace: str | None = None,
+    uid: str | None = None,
+    phase: str = Phase.FAILED,
+    rows: Rows | None = None,
+    shards: Shards | None = None,
+    output: Path | None = None,
+    seconds: float = 0.0,
+    reason: str | None = None,
+    message: str | None = None,
+) -> dict[str, Any]:
+    """The object that `--json` prints last, whatever happened."""
+    return {
+        "name": name,
+        "namespace": namespace,
+        "uid": uid,
+        "phase": phase,
+        "rows": (rows or Rows()).model_dump(),
+        "shards": (shards or Shards()).model_dump(),
+        "output": str(output) if output else None,
+        "seconds": round(seconds, 3),
+        "reason": reason,
+        "message": message,
+    }
+
+
+def of_result(result: Result, seconds: float, message: str | None = None) -> dict[str, Any]:
+    """A job as a command left it."""
+    job = result.job
+    return summary(
+        name=job.name,
+        namespace=job.namespace,
+        uid=job.uid,
+        phase=job.phase,
+        rows=result.rows,
+        shards=result.shards,
+        output=result.output,
+        seconds=seconds,
+        reason=job.reason,
+        message=message or job.message,
+    )
+
+
+def of_job(job: Job, state: str | None) -> dict[str, Any]:
+    """A job as the ledger has it, with a word about its state."""
+    return summary(
+        name=job.name,
+        namespace=job.namespace,
+        uid=job.uid,
+        phase=job.phase,
+        rows=job.rows,
+        shards=Shards(**job.status["shards"]) if "shards" in job.status else None,
+        output=Path(job.output_root) / job.output,
+        seconds=seconds_of(job),
+        reason=job.reason,
+        message=state,
+    )
+
+
+def seconds_of(job: Job) -> float:
+    """How long a job took; 0 while it has not ended."""
+    if job.started_at is None or job.finished_at is None:
+        return 0.0
+    return (job.finished_at - job.started_at).total_seconds()
+
+
+def of_function(function: Function) -> dict[str, Any]:
+    """A function and its params."""
+    params = [
+        {"name": param.name, "expected": param.expected, "required": param.required}
+        | ({} if param.required else {"default": param.default})
+        for param in function.params
+    ]
+    return {"name": function.name, "doc": function.doc, "params": params}
+
+
+def of_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, seconds: float) -> dict[str, Any]:
+    """What a job would do."""
+    meta = request.job.metadata
+    rows = Rows(total=index.rows, pending=index.rows)
+    if seen.exact:
+        rows = Rows(total=index.rows, filtered=seen.filtered, failed=seen.malformed, pending=seen.matching)
+    return {
+        **summary(
+            name=meta.name,
+            namespace=meta.namespace,
+            phase="Planned",
+            rows=rows,
+            shards=Shards(total=shards),
+            output=request.output_root / request.job.output_path,
+            seconds=seconds,
+        ),
+        "sample": {"rows": seen.rows, "exact": seen.exact, "matching": seen.matching, "malformed": seen.malformed},
+    }
