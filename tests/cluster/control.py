@@ -189,6 +189,7 @@ def _install(made: Cluster, run: Path) -> None:
         "postgres.image": images.POSTGRES,
         "postgres.persistence.storageClass": "host",
         "operator.podAnnotations.image": _digest_of_images(),
+        "operator.replicas": "1",  # tests that want a standby ask for it
     }
     sets = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
     try:
