@@ -41,6 +41,7 @@ class InCluster:
         self.faults: Mapping[str, Act] = FAULTS
         self.undo, self.cluster, self.shop = Undo(), cluster, Shop(cluster, catalogue.NAME)
         shutil.copytree(data, self.shop.root, dirs_exist_ok=True)
+        self.shop.root.chmod(0o777)  # copying took over the mode, too
         claim = {"persistentVolumeClaim": {"claimName": "catalogue"}}
         self._document = catalogue.document(data=claim, **(spec or {}))
         self._looked_at = 0.0

@@ -83,6 +83,12 @@ class OutputFolder:
         faults.point("closed")
         _remove(self._job)
 
+    def clear_drafts(self) -> None:
+        """Removes files that were not written to their end, as by a process that was killed."""
+        for pattern in ("*.part", "owner-*.json"):
+            for draft in self.ours.glob(pattern):
+                draft.unlink(missing_ok=True)
+
     def is_open(self) -> bool:
         """Whether there is anything that finalize has not dealt with."""
         return self._job.exists() or next(self.published(), None) is not None
