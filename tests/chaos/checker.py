@@ -81,7 +81,8 @@ def collect(output: Path, url: str, name: str, statuses: Mapping[str, dict[str, 
             cursor.execute(f"SELECT * FROM pipelinejob.{table} WHERE job_uid = %s ORDER BY {order}", (job["uid"],))
             tables[table] = [dict(row) for row in cursor.fetchall()]
     connection.close()
-    return look(output, job, tables["shards"], tables["batches"], tables["failed_rows"], {**statuses, "jobs.status": job["status"]})
+    in_table = {"jobs.status": job["status"]} if job["status"] else {}  # a cluster's job has its status in the resource
+    return look(output, job, tables["shards"], tables["batches"], tables["failed_rows"], {**statuses, **in_table})
 
 
 def look(output: Path, job: dict[str, Any], shards: Rows, batches: Rows, failed: Rows, statuses: Mapping[str, dict[str, Any]]) -> Results:
