@@ -46,7 +46,7 @@ def main() -> int:
                 break
             mine = folder / f"{asked.where}-{seed}"
             shutil.rmtree(mine, ignore_errors=True)  # of a run in which something was found
-            with closing(InCluster(cluster, data) if cluster else Laptop(mine, data, server, str(seed))) as world:
+            with closing(InCluster(cluster, data) if cluster else Laptop(mine, data, server, str(seed), overlay=asked.overlay)) as world:
                 outcomes.append(run(world, asked.where, seed, undisturbed, pace=asked.pace, limit=LIMIT, say=say))
             if not outcomes[-1].findings:
                 shutil.rmtree(mine, ignore_errors=True)
@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--within", type=float, help="seconds after which no other run begins")
     parser.add_argument("--folder", type=Path, help="kept, with the catalogue and the undisturbed run; by default one that goes at the end")
     parser.add_argument("--report", type=Path, help="a file to which a line is added for each run")
+    parser.add_argument(
+        "--overlay", type=Path, help="on the laptop: a folder before all others for imports, as tests/chaos/broken/no_fence"
+    )
     parser.add_argument("--show", type=Path, nargs="+", help="only print the tables of the runs in these files")
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -96,7 +97,7 @@ class Laptop:
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith("PIPELINEJOB_")}
         self._environment["PIPELINEJOB_DATABASE_URL"] = self.url
         if overlay:
-            self._environment["PYTHONPATH"] = str(overlay)
+            self._environment["PYTHONPATH"] = str(overlay.absolute())
         (folder / "job.yaml").write_text(yaml.safe_dump(catalogue.document(**(spec or {}))))
         self._run = ["run", "job.yaml", "--data", str(data), "--output-root", str(folder)]
         self._command = self._run
@@ -168,10 +169,11 @@ class Laptop:
 
     @staticmethod
     def _may_end(out: str) -> bool:
-        """Whether a person would give the command again: it was suspended, or found no database."""
+        """Whether a person would give the command again: it was suspended, found no database, or could not write."""
         lines = out.rstrip("\n").splitlines()
         last = json.loads(lines[-1]) if lines else {}
-        return last.get("phase") == "Suspended" or last.get("reason") == "DatabaseUnavailable"
+        stored = last.get("reason") == "ShardsFailed" and "storage failed" in last["message"]
+        return stored or last.get("phase") == "Suspended" or last.get("reason") == "DatabaseUnavailable"
 
 
 # --- Faults -------------------------------------------------------------------------------------------------------------
@@ -230,6 +232,15 @@ def stop_the_parent(world: Laptop, fault: Fault) -> str:
     send([pid], signal.SIGSTOP)
     world.undo.later(fault.lasts, f"stopped {pid}", lambda: send([pid], signal.SIGCONT))
     return f"SIGSTOP to {pid} for {fault.lasts} s"
+
+
+def storage_fails(world: Laptop, fault: Fault) -> str:
+    """As on a full disk: a child can write nothing any more. The job fails, with the results of what is done, and is run again."""
+    pid = _child(world, fault)
+    with suppress(ProcessLookupError):
+        limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+    return f"{pid} can write no file"
 
 
 def _end_postgres(world: Laptop, fault: Fault, number: signal.Signals) -> str:
@@ -312,6 +323,7 @@ FAULTS: dict[str, Act] = {
         terminate_the_parent,
         stop_a_child,
         stop_the_parent,
+        storage_fails,
         postgres_is_killed,
         postgres_shuts_down_at_once,
         sessions_are_ended,
