@@ -12,7 +12,7 @@ from typing import Any
 
 from chaos import catalogue, checker
 from chaos.laptop import Laptop, Server
-from chaos.play import StuckError, World, play
+from chaos.play import NotNowError, StuckError, World, play
 from chaos.report import Outcome
 from chaos.schedule import Fault, schedule
 
@@ -62,11 +62,13 @@ def run(world: World, where: str, seed: int, undisturbed: checker.Results, *, pa
     try:
         for one in play(world, schedule(where, seed, list(world.faults), pace), limit=limit, say=say):
             struck.append(one)
-        seconds = time.monotonic() - began
-        findings = checker.check(world.results(), rows, undisturbed)
     except StuckError as error:
-        seconds = time.monotonic() - began
         findings = [checker.Finding("stuck", str(error))]
+    seconds = time.monotonic() - began
+    try:
+        findings += checker.check(world.results(), rows, undisturbed)
+    except (StuckError, NotNowError) as error:
+        findings.append(checker.Finding("stuck", str(error)))
     if findings:
         say(world.story())
     hit = [one for one in struck if one.did is not None]
