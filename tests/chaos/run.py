@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from itertools import repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,9 @@ def prepare(folder: Path, rows: int, server: Server, spec: dict[str, Any] | None
     return data, checker.Results(**values)
 
 
-def run(world: World, where: str, seed: int, undisturbed: checker.Results, *, pace: float, limit: float, say: Say) -> Outcome:
+def run(
+    world: World, where: str, seed: int, undisturbed: checker.Results, *, pace: float, limit: float, say: Say, most: int | None = None
+) -> Outcome:
     """Runs the job of a world under the faults of a seed, and has the checker look at what it left.
 
     Args:
@@ -54,13 +56,15 @@ def run(world: World, where: str, seed: int, undisturbed: checker.Results, *, pa
         pace: mean seconds between two faults.
         limit: seconds that the job may take.
         say: told what happens.
+        most: how many faults come at most; None: they come until the job has ended.
     """
+    faults = chain(islice(schedule(where, seed, list(world.faults), pace), most), repeat(NEVER))
     rows = undisturbed.job["rows_total"]
     say(f"-- {where}, seed {seed}, {rows:,} rows")
     began = time.monotonic()
     struck, findings = [], []
     try:
-        for one in play(world, schedule(where, seed, list(world.faults), pace), limit=limit, say=say):
+        for one in play(world, faults, limit=limit, say=say):
             struck.append(one)
     except StuckError as error:
         findings = [checker.Finding("stuck", str(error))]

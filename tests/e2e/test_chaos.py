@@ -20,7 +20,7 @@ SPEC = {"sharding": {"rowsPerShard": 1500, "batchRows": 200}}
 
 @pytest.mark.timeout(300)
 def test_a_short_chaos_run(cluster: Cluster, tmp_path: Path) -> None:
-    """As `make chaos CHAOS_WHERE=cluster CHAOS_SEED=2 CHAOS_ROWS=6000 CHAOS_PACE=2`, with smaller shards."""
+    """As `make chaos CHAOS_WHERE=cluster CHAOS_SEED=2 CHAOS_ROWS=6000 CHAOS_PACE=2`, with smaller shards and at most eight faults."""
     if cluster.node is None:
         pytest.skip("the node's processes are not on this machine (kind, or a cluster that was given)")
     server = Server(tmp_path / "server")
@@ -28,7 +28,7 @@ def test_a_short_chaos_run(cluster: Cluster, tmp_path: Path) -> None:
     server.close()
     world = InCluster(cluster, data, SPEC)
 
-    outcome = run(world, "cluster", 2, undisturbed, pace=2, limit=200, say=print)
+    outcome = run(world, "cluster", 2, undisturbed, pace=2, limit=200, say=print, most=8)
 
     world.close()
     assert outcome.findings == []
