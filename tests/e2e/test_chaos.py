@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,8 @@ def test_a_short_chaos_run(cluster: Cluster, tmp_path: Path) -> None:
     server = Server(tmp_path / "server")
     data, undisturbed = prepare(tmp_path, ROWS, server, SPEC)
     server.close()
-    world = InCluster(cluster, data, SPEC)
+    with closing(InCluster(cluster, data, SPEC)) as world:
+        outcome = run(world, "cluster", 2, undisturbed, pace=2, limit=200, say=print, most=8)
 
-    outcome = run(world, "cluster", 2, undisturbed, pace=2, limit=200, say=print, most=8)
-
-    world.close()
     assert outcome.findings == []
     assert outcome.struck >= 5
