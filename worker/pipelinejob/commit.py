@@ -114,7 +114,10 @@ class OutputFolder:
         faults.point("durable")
         self._commit(attempt, durable=durable)
         faults.point("published")
-        return self.summary_of(int(attempt.name))
+        try:
+            return self.summary_of(int(attempt.name))
+        except FileNotFoundError:  # the job was finalized meanwhile, and the batch recorded by whoever did that
+            raise RoundClosedError(str(attempt)) from None
 
     def _commit(self, attempt: Path, *, durable: bool) -> None:
         target = self.images / attempt.name
