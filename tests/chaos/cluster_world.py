@@ -182,7 +182,7 @@ def end_sessions(world: InCluster, fault: Fault) -> str:
     query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'pipelinejob'"
     psql = ["exec", *SYSTEM, POSTGRES, "--", "psql", "-U", "pipelinejob", "-d", "pipelinejob", "-Atc", query]
     said = world.cluster.kubectl(*psql, check=False).strip()
-    if not said.isdigit():
+    if not said.isdigit() or said == "0":
         raise NotNowError
     return f"pg_terminate_backend for {said} sessions"
 

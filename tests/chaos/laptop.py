@@ -59,13 +59,15 @@ class Server:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}")
         return self.base.replace("/postgres?", f"/{name}?")
 
-    def execute(self, *statements: str) -> None:
-        """Runs statements, also while the server lets others only read."""
+    def execute(self, *statements: str) -> object:
+        """Runs statements, also while the server lets others only read; the first cell of what the last one gives, if it gives any."""
         connection = psycopg2.connect(self.base, connect_timeout=5, options="-c default_transaction_read_only=off")
         try:
             connection.autocommit = True
+            cursor = connection.cursor()
             for statement in statements:
-                connection.cursor().execute(statement)
+                cursor.execute(statement)
+            return cursor.fetchone()[0] if cursor.description else None
         finally:
             connection.close()
 
@@ -260,8 +262,10 @@ def postgres_shuts_down_at_once(world: Laptop, fault: Fault) -> str:
 
 def sessions_are_ended(world: Laptop, fault: Fault) -> str:
     _not_twice(world, "postgres")
-    world.server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pipelinejob'")
-    return "pg_terminate_backend"
+    query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'pipelinejob'"
+    if not (count := world.server.execute(query)):
+        raise NotNowError
+    return f"pg_terminate_backend for {count} sessions"
 
 
 def postgres_is_read_only(world: Laptop, fault: Fault) -> str:
