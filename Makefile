@@ -15,10 +15,17 @@ ARGS ?=
 FUZZ_ROWS ?= 20000
 FUZZ_SEED ?= $(shell date +%s)
 
+# What `make chaos` runs: `laptop`, `cluster`, or both; so many runs of each, from this seed on; rows by default 100,000 and 50,000.
+CHAOS_WHERE ?= laptop cluster
+CHAOS_RUNS ?= 1
+CHAOS_SEED ?= $(shell date +%s)
+CHAOS_ROWS ?=
+CHAOS_PACE ?= 4
+
 BIN := .venv/bin
 TYPED := worker/pipelinejob operator/pipelinejob_operator $(wildcard data/generate.py)
 
-.PHONY: help demo test test-unit fuzz lint verify package lock image cluster-up cluster-down bench clean
+.PHONY: help demo test test-unit fuzz chaos lint verify package lock image cluster-up cluster-down bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +44,12 @@ test-unit: .venv/.installed ## the tests that need neither a database nor proces
 
 fuzz: .venv/.installed ## break FUZZ_ROWS pictures and CSVs by FUZZ_SEED, far more than `make test` does
 	@FUZZ_ROWS=$(FUZZ_ROWS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest -q -s tests/fuzz $(ARGS)
+
+chaos: .venv/.installed ## CHAOS_RUNS jobs under random faults by CHAOS_SEED, on the laptop and in a cluster, every row checked
+	@for where in $(CHAOS_WHERE); do \
+	    PYTHONPATH=tests $(BIN)/python -m chaos --where $$where --runs $(CHAOS_RUNS) --seed $(CHAOS_SEED) \
+	        --pace $(CHAOS_PACE) $(if $(CHAOS_ROWS),--rows $(CHAOS_ROWS)) $(ARGS) || exit 1; \
+	done
 
 lint: .venv/.installed ## style, types, the direction of imports, stray addresses
 	$(BIN)/ruff check .

@@ -83,6 +83,12 @@ class OutputFolder:
         faults.point("closed")
         _remove(self._job)
 
+    def clear_drafts(self) -> None:
+        """Removes files that were not written to their end, as by a process that was killed."""
+        for pattern in ("*.part", "owner-*.json"):
+            for draft in self.ours.glob(pattern):
+                draft.unlink(missing_ok=True)
+
     def is_open(self) -> bool:
         """Whether there is anything that finalize has not dealt with."""
         return self._job.exists() or next(self.published(), None) is not None
@@ -108,7 +114,10 @@ class OutputFolder:
         faults.point("durable")
         self._commit(attempt, durable=durable)
         faults.point("published")
-        return self.summary_of(int(attempt.name))
+        try:
+            return self.summary_of(int(attempt.name))
+        except FileNotFoundError:  # the job was finalized meanwhile, and the batch recorded by whoever did that
+            raise RoundClosedError(str(attempt)) from None
 
     def _commit(self, attempt: Path, *, durable: bool) -> None:
         target = self.images / attempt.name

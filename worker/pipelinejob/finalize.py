@@ -10,13 +10,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 
 from pipelinejob import faults, names
-from pipelinejob.commit import OutputFolder
+from pipelinejob.commit import OURS, OutputFolder
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.records import read_rows, read_urls, record_name
 from pipelinejob.rows import csv_line
@@ -49,11 +49,12 @@ def finalize(store: Store, job: Job, output: OutputFolder) -> None:
         store.update_counts(job.uid)
     faults.point("collected")
     files = {
-        "metadata.csv": _write(output.path / "metadata.csv", _metadata(store, owner, output)),
-        "failures.csv": _write(output.path / "failures.csv", _failures(store, owner)),
+        "metadata.csv": _write(output.path / "metadata.csv", lambda: _metadata(store, owner, output)),
+        "failures.csv": _write(output.path / "failures.csv", lambda: _failures(store, owner)),
     }
     faults.point("tables")
-    _write(output.path / "manifest.json", _manifest(store, owner, files))
+    _write(output.path / "manifest.json", lambda: _manifest(store, owner, files))
+    output.clear_drafts()
     faults.point("manifest")
 
 
@@ -244,17 +245,20 @@ def _redrive(job: Job) -> dict[str, object]:
     return {"n": job.redrive, "digest": job.digest, "functions": functions, "selection": job.selection, "counts": job.rows.model_dump()}
 
 
-def _write(path: Path, lines: Iterator[str]) -> dict[str, object]:
+def _write(path: Path, lines: Callable[[], Iterator[str]]) -> dict[str, object]:
     """Writes lines to a file that appears whole, and returns its {bytes, sha256}."""
-    digest, size = hashlib.sha256(), 0
-    draft = path.parent / ".pipelinejob" / f"{path.name}.{uuid.uuid4().hex}.part"
-    with open(draft, "wb", buffering=1 << 20) as file:
-        for line in lines:
-            data = line.encode() + b"\n"
-            digest.update(data)
-            size += len(data)
-            file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    while True:
+        digest, size = hashlib.sha256(), 0
+        draft = path.parent / OURS / f"{path.name}.{uuid.uuid4().hex}.part"
+        with open(draft, "wb", buffering=1 << 20) as file:
+            for line in lines():
+                data = line.encode() + b"\n"
+                digest.update(data)
+                size += len(data)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        faults.point("draft")
+        with suppress(FileNotFoundError):  # another process that does the same was first, and cleared it away: again
+            os.replace(draft, path)
+            return {"bytes": size, "sha256": digest.hexdigest()}
