@@ -38,12 +38,12 @@ def _rests(place: Arena, name: str) -> dict[str, float]:
     """A job that is suspended, resumed, and given 2, 8 and 1 pods."""
     _create(place, name, {"maxFailedRowsPercent": 100})
     _until(lambda: _done(place, name) > 0, "rows are done")
-    found = {"suspend to no pod": _after(lambda: place.patch(name, suspend=True), lambda: not _pods(place, name))}
+    found = {"suspend to no pod": _after(lambda: place.patch(name, suspend=True), lambda: _rests_now(place, name))}
     before = _done(place, name)
     found["resume to a new batch"] = _after(lambda: place.patch(name, suspend=False), lambda: _done(place, name) > before)
-    found["2 to 8 pods"] = _after(lambda: place.patch(name, parallelism=8), lambda: len(_pods(place, name)) == 8)
+    found["2 to 8 pods made"] = _after(lambda: place.patch(name, parallelism=8), lambda: len(_pods(place, name)) == 8)
     found["8 to 1 pods"] = _after(lambda: place.patch(name, parallelism=1), lambda: len(_pods(place, name)) == 1)
-    found["cancel to no pod of the run"] = _after(lambda: place.patch(name, cancel=True), lambda: not _pods(place, name, "shard"))
+    found["cancel to no pod of the run"] = _after(lambda: place.patch(name, cancel=True), lambda: _rests_now(place, name))
     _until(lambda: _status(place, name).get("phase") == "Cancelled", "it is cancelled")
     _remove(place, name)
     return found
@@ -53,7 +53,7 @@ def _breaks(place: Arena, name: str) -> dict[str, float]:
     """A job of which every other row fails, and that may have no more than a few of them."""
     _create(place, name, {"maxFailedRows": LIMIT, "maxFailedRowsPercent": 100})
     began = _until(lambda: _status(place, name).get("rows", {}).get("failed", 0) > LIMIT, "the budget is broken")
-    ended = _until(lambda: not _pods(place, name, "shard"), "no pod is left")
+    ended = _until(lambda: _rests_now(place, name), "no pod is left")
     _until(lambda: _status(place, name).get("phase") == "Failed", "it has failed")
     status = _status(place, name)
     if not any(one.get("reason") == "FailureBudgetExceeded" for one in status["conditions"]):
@@ -77,11 +77,22 @@ def _until(check: Callable[[], bool], what: str) -> float:
     return wait_until(check, 120, what)
 
 
-def _pods(place: Arena, name: str, stage: str = "") -> list[str]:
-    """The pods of a job that are there and have not ended."""
-    selector = f"pipelinejob.dev/job={name}" + (f",pipelinejob.dev/stage={stage}" if stage else "")
-    found = json.loads(place.cluster.kubectl("get", "pods", "-n", place.namespace, "-l", selector, "-o", "json"))
-    return [pod["metadata"]["name"] for pod in found["items"] if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+def _pods(place: Arena, name: str) -> list[str]:
+    """The pods of a job's run that are there and have not ended."""
+    return [pod["metadata"]["name"] for pod in _of_run(place, name, "pods") if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+
+
+def _rests_now(place: Arena, name: str) -> bool:
+    """Whether there is no pod of a job's run, and no Job that could make one: between two shards there may be none for a moment."""
+    return not any("completionTime" not in job["status"] for job in _of_run(place, name, "jobs")) and not _pods(place, name)
+
+
+def _of_run(place: Arena, name: str, kind: str) -> list[dict[str, Any]]:
+    selector = f"pipelinejob.dev/job={name},pipelinejob.dev/stage=shard"
+    found: list[dict[str, Any]] = json.loads(place.cluster.kubectl("get", kind, "-n", place.namespace, "-l", selector, "-o", "json"))[
+        "items"
+    ]
+    return found
 
 
 def _status(place: Arena, name: str) -> dict[str, Any]:
