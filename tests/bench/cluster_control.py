@@ -89,9 +89,8 @@ def _rests_now(place: Arena, name: str) -> bool:
 
 def _of_run(place: Arena, name: str, kind: str) -> list[dict[str, Any]]:
     selector = f"pipelinejob.dev/job={name},pipelinejob.dev/stage=shard"
-    found: list[dict[str, Any]] = json.loads(place.cluster.kubectl("get", kind, "-n", place.namespace, "-l", selector, "-o", "json"))[
-        "items"
-    ]
+    told = place.cluster.kubectl("get", kind, "-n", place.namespace, "-l", selector, "-o", "json")
+    found: list[dict[str, Any]] = json.loads(told)["items"]
     return found
 
 
