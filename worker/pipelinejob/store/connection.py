@@ -106,7 +106,9 @@ class Database:
         timeout = None if math.isinf(self.patience) else self.patience
         with self._lock:
             try:
-                for attempt in stamina.retry_context(on=self._is_away, attempts=None, timeout=timeout, wait_initial=0.1, wait_max=2.0):
+                for attempt in stamina.retry_context(
+                    on=self._is_away, attempts=None, timeout=timeout, wait_initial=0.1, wait_max=2.0, wait_jitter=0.5
+                ):
                     with attempt:
                         return self._attempt(work)
             except (psycopg2.Error, OSError, RuntimeError) as error:
