@@ -20,6 +20,7 @@ from pipelinejob.commit import OutputFolder
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.records import read_rows, read_urls, record_name
 from pipelinejob.rows import csv_line
+from pipelinejob.storage import naming
 from pipelinejob.store import BatchRow, Job, Store
 
 FAILURES_HEADER = ("row", "id", "reason", "function", "message", "attempts")
@@ -82,7 +83,8 @@ def _collect_records(store: Store, job: Job, output: OutputFolder) -> None:
     output.check_owner()  # what this took until here may have been long
     for folder in output.images.iterdir():
         if folder.name not in with_images:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process does the same
+                shutil.rmtree(folder)
 
 
 def _settle_images(store: Store, job: Job, output: OutputFolder) -> None:
@@ -248,13 +250,17 @@ def _write(path: Path, lines: Iterator[str]) -> dict[str, object]:
     """Writes lines to a file that appears whole, and returns its {bytes, sha256}."""
     digest, size = hashlib.sha256(), 0
     draft = path.parent / ".pipelinejob" / f"{path.name}.{uuid.uuid4().hex}.part"
-    with open(draft, "wb", buffering=1 << 20) as file:
-        for line in lines:
-            data = line.encode() + b"\n"
-            digest.update(data)
-            size += len(data)
-            file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with naming(draft), open(draft, "wb", buffering=1 << 20) as file:
+            for line in lines:
+                data = line.encode() + b"\n"
+                digest.update(data)
+                size += len(data)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # on a full disk, another attempt needs the room
+        raise
     return {"bytes": size, "sha256": digest.hexdigest()}
