@@ -39,6 +39,10 @@ def main() -> None:
     try:
         folder.mkdir()
         mark = Mark(folder / "mark", create=True)
+    except OSError as error:  # no room, or the round is over
+        _answer(answers, _storage(error))
+        return
+    try:
         threading.Thread(target=_read_tasks, args=(lines, tasks), daemon=True).start()
         runner = BatchRunner(job, folder, mark.set)
     except Exception as error:  # a function that cannot be loaded: the parent says so

@@ -374,7 +374,7 @@ def main() -> None:
         code = _fail(JobError(JobReason.INVALID_SPEC, error.format_message()), json, began)
     except JobError as error:
         code = _fail(error, json, began)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, local.Interrupted, typer.Abort):
         report.show_interrupt(json=json)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read our output (as head does) has gone

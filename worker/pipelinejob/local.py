@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,12 +14,14 @@ from typing import Any, NamedTuple, Protocol
 from pipelinejob import faults
 from pipelinejob.admission import Admitted, admit, check_no_redrive
 from pipelinejob.batch import Task
+from pipelinejob.commit import RoundClosedError
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize, record_published
 from pipelinejob.model import Rows, Shards, Spec, budget_breach
 from pipelinejob.planning import Request
 from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
 from pipelinejob.redriven import output_folder
+from pipelinejob.stopping import GRACE
 from pipelinejob.storage import Storage, StorageError, patience_of_a_run
 from pipelinejob.store import Job, Store
 from pipelinejob.store.ledger import batches_of
@@ -25,6 +29,10 @@ from pipelinejob.verdict import judge, judge_root, write_status
 from pipelinejob.workers import MAX_BACKLOG, Workers
 
 LOOK_EVERY = 2.0  # seconds between looks at the ledger
+
+
+class Interrupted(BaseException):
+    """Told to end at once; unlike KeyboardInterrupt, the command line's library leaves it to us."""
 
 
 class Reporter(Protocol):
@@ -99,6 +107,8 @@ class LocalRun:
         try:
             return self._storage.patiently(self._go_on)
         except JobError as error:
+            if self._signal is not None and error.reason is JobReason.DATABASE_UNAVAILABLE:
+                raise Interrupted from error
             if error.reason is not JobReason.DATABASE_UNAVAILABLE and not isinstance(error, StorageError):
                 self._give_up(error)
             raise
@@ -160,7 +170,8 @@ class LocalRun:
             committer.start()
             try:
                 workers.start()
-                workers.run(self._tasks(), lambda: self._check(committer, workers))
+                with suppress(RoundClosedError):  # its folder was taken away: what is missing shows at the end
+                    workers.run(self._tasks(), lambda: self._check(committer, workers))
             finally:
                 workers.stop()
                 committer.finish()
@@ -230,8 +241,11 @@ class LocalRun:
 
     def _on_signal(self, number: int, _: object) -> None:
         if self._signal is not None:
-            raise KeyboardInterrupt  # asked twice: at once, whatever is not committed runs again
+            raise Interrupted  # asked twice: at once, whatever is not committed runs again
         self._signal = number
+        timer = threading.Timer(GRACE, self._store.abandon)  # what is finished is recorded when the same command goes on
+        timer.daemon = True
+        timer.start()
 
     def _interrupted(self) -> Result:
         rows, _ = self._store.update_counts(self._job.uid)

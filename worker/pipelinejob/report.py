@@ -233,7 +233,7 @@ def show_status(result: Result, top: Sequence[TopFailure], *, json: bool) -> Non
 def _seconds(job: Job) -> float:
     if job.started_at is None or job.finished_at is None:
         return 0.0
-    return (job.finished_at - job.started_at).total_seconds()
+    return max(0.0, (job.finished_at - job.started_at).total_seconds())  # a clock may be set back meanwhile
 
 
 def show_done(result: Result, message: str, *, json: bool) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelinejob import faults
 from pipelinejob.batch import Task
-from pipelinejob.commit import OutputFolder, claim_output, move_away, read_owner
+from pipelinejob.commit import OutputFolder, RoundClosedError, claim_output, move_away, read_owner
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize
 from pipelinejob.reasons import JobError, JobReason
@@ -176,6 +176,8 @@ def shard(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> Non
     run = _ShardRun(store, job, round_number, found, output, stop, say, storage)
     try:
         why = run.run(folder)
+    except RoundClosedError:
+        why = "closed"
     finally:
         stop.at_once = True
     if store.shard_finished(uid, found.index):

@@ -23,6 +23,7 @@ from typing import IO, Any
 from pipelinejob import costs, names
 from pipelinejob.batch import DECODE, ENCODE, Task
 from pipelinejob.child import IDLE, PARENT, Mark
+from pipelinejob.commit import RoundClosedError
 from pipelinejob.reasons import JobError, JobReason, RowReason
 from pipelinejob.storage import is_transient
 
@@ -174,6 +175,7 @@ class Workers:
         Raises:
             JobError: InputChanged, or ShardsFailed when the processes cannot do the work (a HopelessError: nor can others).
             OSError: storage fails, and may be well later.
+            RoundClosedError: the round is over.
         """
         while True:
             may_take, must_end = check()
@@ -234,7 +236,7 @@ class Workers:
         if ended:
             self._replace(child)
 
-    def _failure(self, answer: Mapping[str, Any]) -> JobError | OSError:
+    def _failure(self, answer: Mapping[str, Any]) -> Exception:
         if "changed" in answer:
             return JobError(
                 JobReason.INPUT_CHANGED,
@@ -245,6 +247,8 @@ class Workers:
             error = OSError(*answer["storage"])
             if is_transient(error):
                 return error
+            if not self._round_folder.exists():  # as for a process that stood still until others had ended the job
+                return RoundClosedError(str(error))
             return JobError(JobReason.SHARDS_FAILED, f"storage failed ({error}): mend it, and run what is left again")
         text = str(answer.get("fatal") or answer.get("bug")).strip()
         return HopelessError(JobReason.SHARDS_FAILED, f"a worker process could not go on: {text}")

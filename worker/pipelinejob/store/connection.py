@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -101,6 +103,12 @@ class Database:
     def give_up(self) -> None:
         """From now on nothing waits for a database that is away: this process has been told to end."""
         self._given_up = True
+
+    def abandon(self) -> None:
+        """The same, and what waits for an answer at the moment fails; called from another thread than the one that waits."""
+        self.give_up()
+        with suppress(psycopg2.Error, AttributeError, OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
 
     def _patiently(self, work: Callable[[Any], T]) -> T:
         timeout = None if math.isinf(self.patience) else self.patience

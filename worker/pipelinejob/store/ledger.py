@@ -152,6 +152,10 @@ class Store:
         """From now on a database that goes away is waited for that long."""
         self._db.patience = seconds
 
+    def abandon(self) -> None:
+        """From now on nothing waits for the database, neither for one that is away nor for one that is silent."""
+        self._db.abandon()
+
     def find_job(self, namespace: str, name: str) -> Job | None:
         """The job of that name, if there is one that is not deleted."""
         found = self._jobs("pipelinejob.jobs WHERE namespace = %s AND name = %s AND deleted_at IS NULL", (namespace, name))
