@@ -157,6 +157,8 @@ def test_interrupted_and_resumed(project: Project, number: signal.Signals) -> No
         ("import ctypes; ctypes.string_at(0)", "the process died with signal 11"),
         ("import os; os.kill(os.getpid(), 9)", "the process died with signal 9"),
         ("import os; os._exit(3)", "the process ended with exit code 3"),
+        ("import os; os._exit(0)", "the process ended with exit code 0"),
+        ("import sys; sys.exit(0)", "SystemExit"),
     ],
 )
 def test_a_row_that_kills_its_process_costs_itself(project: Project, body: str, message: str) -> None:

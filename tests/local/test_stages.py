@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import psycopg2
 import pytest
 
 from pipelinejob.store import Job
+from support.ledger import contents, fresh_database
 from support.pods import PLAIN, Pods
 from support.project import Project
 
@@ -26,15 +26,6 @@ SPEC: dict[str, Any] = {
 }
 needs_setpriv = pytest.mark.skipif(bool(PLAIN) and shutil.which("setpriv") is None, reason="root, and no setpriv to be less than that")
 SLOW = "import time\ndef slow(image, row, *, seconds: float = 0.05):\n    time.sleep(seconds)\n    return {'n': len(row['name'])}\n"
-
-
-def _fresh(server: str) -> str:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    connection = psycopg2.connect(server)
-    connection.autocommit = True
-    connection.cursor().execute(f"CREATE DATABASE {name}")
-    connection.close()
-    return server.replace("/postgres?", f"/{name}?")
 
 
 @pytest.fixture
@@ -49,27 +40,6 @@ def _catalogue(project: Project) -> str:
     return project.job(**SPEC)
 
 
-def _ledger(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """What the ledger has of its one job, without what tells one run from another."""
-    queries = {
-        "jobs": "name, namespace, functions, digest, input_digest, input - 'mtime_ns', rows_total, rows_succeeded, rows_filtered,"
-        " rows_skipped, rows_failed FROM pipelinejob.jobs",
-        "shards": "index, first_row, rows, byte_start, byte_end, batch_ends, batch_checksums, succeeded, filtered, skipped, failed"
-        " FROM pipelinejob.shards ORDER BY index",
-        "batches": "first_row, shard, rows, succeeded, filtered, skipped, failed, images, bytes, images_sha256, inputs_sha256, columns"
-        " FROM pipelinejob.batches ORDER BY first_row",
-        "failed": "row, id, reason, function, message, attempts, byte_start, byte_end FROM pipelinejob.failed_rows ORDER BY row",
-    }
-    connection = psycopg2.connect(url)
-    with connection, connection.cursor() as cursor:
-        found = {}
-        for name, query in queries.items():
-            cursor.execute(f"SELECT {query}")
-            found[name] = cursor.fetchall()
-    connection.close()
-    return found
-
-
 class Laptop:
     """The same job, run with the command."""
 
@@ -77,12 +47,12 @@ class Laptop:
         project = Project(root, url)
         ran = project.run("run", _catalogue(project), "--json")
         assert ran.code == 0, ran.err
-        self.tree, self.ledger = project.tree("out/job"), _ledger(url)
+        self.tree, self.ledger = project.tree("out/job"), contents(url)
 
 
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory, server: str) -> Laptop:
-    return Laptop(tmp_path_factory.mktemp("laptop"), _fresh(server))
+    return Laptop(tmp_path_factory.mktemp("laptop"), fresh_database(server))
 
 
 def _wait(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -95,7 +65,7 @@ def _wait(condition: Callable[[], object], seconds: float = 20) -> None:
 def _same_as(pods: Pods, laptop: Laptop) -> None:
     assert pods.project.tree("out/job") == laptop.tree
     pods.store.update_counts(pods.job.uid)
-    assert _ledger(pods.url) == laptop.ledger
+    assert contents(pods.url) == laptop.ledger
 
 
 def test_the_same_bytes_and_the_same_ledger_as_on_a_laptop(pods: Pods, laptop: Laptop) -> None:

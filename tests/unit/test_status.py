@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipelinejob import report
 from pipelinejob.model import Rows, Shards, Status, TopFailure
 from pipelinejob.status import status_of
 from pipelinejob.store import Job
@@ -49,3 +50,10 @@ def test_it_stays_small() -> None:
     top = [TopFailure(reason="FunctionError", count=10**9, example="x" * 500)] * 5
     status = status_of(_job(phase="Failed", reason="FailureBudgetExceeded", message="m" * 1000), ROWS, Shards(total=50_000), top)
     assert len(status.model_dump_json(by_alias=True)) < 8 * 1024
+
+
+def test_a_clock_that_was_set_back_while_the_job_ran() -> None:
+    back = _job(finished_at=BEGAN - timedelta(hours=1))
+    assert status_of(back, ROWS, Shards(total=1, succeeded=1), []).rows_per_second is None
+    assert report._seconds(back) == 0.0
+    assert report._seconds(_job()) == 50.0

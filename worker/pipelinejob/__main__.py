@@ -28,6 +28,7 @@ def main() -> int:
     from pipelinejob import stages  # noqa: PLC0415 - the imports take longer than a pod may be deaf
     from pipelinejob.reachable import ReadyPort  # noqa: PLC0415
     from pipelinejob.reasons import JobError, JobReason  # noqa: PLC0415
+    from pipelinejob.storage import IN_A_POD, Storage  # noqa: PLC0415
     from pipelinejob.store import Database, Store  # noqa: PLC0415
     from pipelinejob.workers import HopelessError  # noqa: PLC0415
 
@@ -49,7 +50,8 @@ def main() -> int:
     uid = os.environ["PIPELINEJOB_JOB"]
     try:
         database.query("SELECT")  # from the first moment on, the pod shows whether it reaches its database
-        stages.STAGES[stage](store, uid, stop, say)
+        storage = Storage(say, IN_A_POD)
+        storage.patiently(lambda: stages.STAGES[stage](store, uid, stop, say, storage))
         store.close()
         return 0
     except stages.StoppedError as reason:

@@ -105,17 +105,22 @@ def _take_output(request: Request, output: Path, store: Store) -> JobLock:
     meta = request.job.metadata
     make_folder(output, request.output_root)
     lock = output_lock(output, meta.name)
-    owner = read_owner(output)
-    if owner and (owner["namespace"], owner["name"]) == (meta.namespace, meta.name):
+    try:
+        owner = read_owner(output)
+        if not owner or (owner["namespace"], owner["name"]) != (meta.namespace, meta.name):
+            return lock
         known = store.find_job(meta.namespace, meta.name)
-        if known is None or known.uid != owner["uid"]:  # of a job that was deleted since: kept, under another name
-            kept = move_away(output, owner["uid"])
-            if kept and not any(item.name != OURS for item in kept.iterdir()):
-                shutil.rmtree(kept)  # it came to nothing
-            lock.release()
-            make_folder(output, request.output_root)
-            return output_lock(output, meta.name)
-    return lock
+        if known is not None and known.uid == owner["uid"]:
+            return lock
+        kept = move_away(output, owner["uid"])  # of a job that was deleted since: kept, under another name
+        if kept and not any(item.name != OURS for item in kept.iterdir()):
+            shutil.rmtree(kept)  # it came to nothing
+    except BaseException:
+        lock.release()
+        raise
+    lock.release()
+    make_folder(output, request.output_root)
+    return output_lock(output, meta.name)
 
 
 def output_lock(output: Path, name: str) -> JobLock:

@@ -22,6 +22,7 @@ from pipelinejob.inputs import ImageReader
 from pipelinejob.reasons import RowFailure, RowReason
 from pipelinejob.records import SUMMARY, read_urls, record_files
 from pipelinejob.rows import Record, csv_line, records
+from pipelinejob.storage import naming
 from pipelinejob.where import compile_where
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class BatchRunner:
             self._jpeg_to_jpeg = jpeg_to_jpeg
         self._extension = names.EXTENSIONS[self._output["format"]]
         self._at = at
-        self._csv = os.open(job["csv"], os.O_RDONLY | os.O_CLOEXEC)
+        self._csv_path: str = job["csv"]
+        self._csv = os.open(self._csv_path, os.O_RDONLY | os.O_CLOEXEC)
 
     def run(self, task: Task) -> dict[str, Any]:
         """Runs a batch and returns its summary, which is also in the batch's folder, complete.
@@ -102,7 +104,7 @@ class BatchRunner:
             InputChangedError: the CSV is not the planned one.
             OSError: the storage fails, or is full.
         """
-        data = os.pread(self._csv, task.byte_end - task.byte_start, task.byte_start)
+        data = self._bytes(task)
         if checksum(data) != task.checksum:
             raise InputChangedError(f"rows {task.first_row} to {task.first_row + task.rows - 1} are not those planned")
         folder = self._folder / names.folder(task.first_row)
@@ -125,6 +127,15 @@ class BatchRunner:
         os.rename(folder / (SUMMARY + ".part"), folder / SUMMARY)
         faults.point("batch-done")
         return summary
+
+    def _bytes(self, task: Task) -> bytes:
+        """The batch's part of the CSV; a file server may give it in pieces."""
+        pieces, at = [], task.byte_start
+        with naming(self._csv_path):
+            while at < task.byte_end and (piece := os.pread(self._csv, task.byte_end - at, at)):
+                pieces.append(piece)
+                at += len(piece)
+        return b"".join(pieces)
 
     def _take_names(self, first_row: int, picked: frozenset[int], taken: dict[str, int]) -> None:
         """Where functions make the images, a name is its row's once it is made: those of earlier runs stay theirs."""
@@ -263,9 +274,10 @@ def one_line(message: str) -> str:
 def _write(path: str | Path, data: bytes) -> None:
     """Writes a new file whole; a full disk is an OSError for the whole batch, never a row's fault."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-    finally:
-        os.close(descriptor)
+    with naming(path):
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)  # where a file server says that it has no room

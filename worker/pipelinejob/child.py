@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipelinejob.batch import BatchRunner, InputChangedError, Task
+from pipelinejob.storage import is_transient
 
 _MARK = struct.Struct("=qqd")  # row, position of the function, when it began (monotonic seconds)
 IDLE = -1
@@ -34,14 +35,18 @@ def main() -> None:
     lines, answers = _private_pipes()
     job = json.loads(lines.readline())
     folder = Path(job["folder"])
-    folder.mkdir()
-    mark = Mark(folder / "mark", create=True)
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read_tasks, args=(lines, tasks), daemon=True).start()
     try:
+        folder.mkdir()
+        mark = Mark(folder / "mark", create=True)
+    except OSError as error:  # no room, or the round is over
+        _answer(answers, _storage(error))
+        return
+    try:
+        threading.Thread(target=_read_tasks, args=(lines, tasks), daemon=True).start()
         runner = BatchRunner(job, folder, mark.set)
     except Exception as error:  # a function that cannot be loaded: the parent says so
-        _answer(answers, {"fatal": f"{type(error).__name__}: {error}"})
+        _answer(answers, _storage(error) if is_transient(error) else {"fatal": f"{type(error).__name__}: {error}"})
         return
     _answer(answers, {"ready": os.getpid()})
     gc.collect()
@@ -58,10 +63,15 @@ def _run(runner: BatchRunner, task: Task) -> dict[str, Any]:
     except InputChangedError as error:
         return {"changed": str(error)}
     except OSError as error:
-        return {"storage": f"{error.strerror or error}: {error.filename or ''}", "first_row": task.first_row}
+        return _storage(error)
     except Exception:
         return {"bug": traceback.format_exc(), "first_row": task.first_row}
     return {"done": task.first_row, "published": summary["succeeded"] > 0, "rows": task.to_run, "failed": summary["failed"]}
+
+
+def _storage(error: BaseException) -> dict[str, Any]:
+    assert isinstance(error, OSError)
+    return {"storage": [error.errno, error.strerror or str(error), error.filename]}
 
 
 class Mark:

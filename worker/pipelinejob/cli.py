@@ -22,6 +22,7 @@ from pipelinejob.model import PipelineJob
 from pipelinejob.paths import data_root
 from pipelinejob.progress import console_reporter
 from pipelinejob.reasons import JobError, JobReason, Phase, RowReason
+from pipelinejob.storage import ON_A_LAPTOP, Storage, StorageError, is_transient
 from pipelinejob.store import Database, EmbeddedServer, Job, Store
 
 STARTUP_PATIENCE = 10.0  # seconds to wait for a database before a command gives up
@@ -71,8 +72,8 @@ def run(
         return
     store = None
     try:
-        planning.inspect(request)  # what is wrong with the job shows before a database is started
         with console_reporter() as reporter:
+            Storage(reporter.say).patiently(lambda: planning.inspect(request))  # what is wrong shows before a database is started
             store = _open_store(database, reporter.say)
             result = local.run(request, store, reporter)
         failures = store.top_failures(result.job.uid)
@@ -374,16 +375,19 @@ def main() -> None:
         code = _fail(JobError(JobReason.INVALID_SPEC, error.format_message()), json, began)
     except JobError as error:
         code = _fail(error, json, began)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, local.Interrupted, typer.Abort):
         report.show_interrupt(json=json)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read our output (as head does) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except Exception as error:  # a mistake of ours, or a broken machine: scripts still get their object
-        traceback.print_exc()
-        report.show_bug(error, json=json, seconds=time.monotonic() - began)
-        code = 1
+    except Exception as error:
+        if isinstance(error, OSError) and is_transient(error):
+            code = _fail(StorageError(error, ON_A_LAPTOP), json, began)
+        else:  # a mistake of ours, or a broken machine: scripts still get their object
+            traceback.print_exc()
+            report.show_bug(error, json=json, seconds=time.monotonic() - began)
+            code = 1
     sys.exit(code)
 
 

@@ -183,8 +183,8 @@ def claim_output(path: Path, owner: dict[str, str]) -> None:
         )
     ours.mkdir(parents=True, exist_ok=True)
     draft = ours / f"owner-{uuid.uuid4().hex}.json"
-    draft.write_text(json.dumps(owner) + "\n")
     try:
+        draft.write_text(json.dumps(owner) + "\n")
         os.link(draft, ours / "owner.json")
     except FileExistsError:
         found = read_owner(path)
@@ -195,7 +195,7 @@ def claim_output(path: Path, owner: dict[str, str]) -> None:
                 "choose another spec.output.path, or delete that job and its output",
             ) from None
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
 
 
 def move_away(path: Path, uid: str) -> Path | None:

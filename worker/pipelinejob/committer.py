@@ -30,6 +30,7 @@ class Committer:
         durable: make each batch survive the death of the machine.
         look: asks the ledger whether the job is to stop, and why.
         look_every: seconds between such looks; each record is answered with the same.
+        stored: called after each batch that was published.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Committer:
         durable: bool,
         look: Callable[[], str | None],
         look_every: float,
+        stored: Callable[[], None],
     ) -> None:
         self._store, self._uid, self._round = store, uid, round_number
         self._output, self._durable = output, durable
-        self._look, self._look_every = look, look_every
+        self._look, self._look_every, self._stored = look, look_every, stored
         self._finished: queue.SimpleQueue[tuple[int, Path] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
         self.stopping: str | None = None
@@ -87,6 +89,7 @@ class Committer:
                 going_on = item is not None
                 if item is not None:
                     ready[item[0]].append(self._output.publish(item[1], durable=self._durable))
+                    self._stored()
             except queue.Empty:
                 pass
             except RoundClosedError:

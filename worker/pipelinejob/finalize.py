@@ -20,6 +20,7 @@ from pipelinejob.commit import OURS, OutputFolder
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.records import read_rows, read_urls, record_name
 from pipelinejob.rows import csv_line
+from pipelinejob.storage import naming
 from pipelinejob.store import BatchRow, Job, Store
 
 FAILURES_HEADER = ("row", "id", "reason", "function", "message", "attempts")
@@ -83,7 +84,8 @@ def _collect_records(store: Store, job: Job, output: OutputFolder) -> None:
     output.check_owner()  # what this took until here may have been long
     for folder in output.images.iterdir():
         if folder.name not in with_images:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process does the same
+                shutil.rmtree(folder)
 
 
 def _settle_images(store: Store, job: Job, output: OutputFolder) -> None:
@@ -250,15 +252,19 @@ def _write(path: Path, lines: Callable[[], Iterator[str]]) -> dict[str, object]:
     while True:
         digest, size = hashlib.sha256(), 0
         draft = path.parent / OURS / f"{path.name}.{uuid.uuid4().hex}.part"
-        with open(draft, "wb", buffering=1 << 20) as file:
-            for line in lines():
-                data = line.encode() + b"\n"
-                digest.update(data)
-                size += len(data)
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        faults.point("draft")
-        with suppress(FileNotFoundError):  # another process that does the same was first, and cleared it away: again
-            os.replace(draft, path)
-            return {"bytes": size, "sha256": digest.hexdigest()}
+        try:
+            with naming(draft), open(draft, "wb", buffering=1 << 20) as file:
+                for line in lines():
+                    data = line.encode() + b"\n"
+                    digest.update(data)
+                    size += len(data)
+                    file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            faults.point("draft")
+            with suppress(FileNotFoundError):  # another process that does the same was first, and cleared it away: again
+                os.replace(draft, path)
+                return {"bytes": size, "sha256": digest.hexdigest()}
+        except OSError:
+            draft.unlink(missing_ok=True)  # on a full disk, another attempt needs the room
+            raise

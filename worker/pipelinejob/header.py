@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pipelinejob import boundaries
 from pipelinejob.boundaries import CR, LEAD, Scanner
 from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.storage import is_transient, naming
 
 MAX_HEADER_BYTES = 16 << 20
 
@@ -47,9 +48,11 @@ def open_csv(path: Path, name: str) -> Iterator[BufferedReader]:
     except FileNotFoundError:
         raise JobError(JobReason.INPUT_NOT_FOUND, f"{name} does not exist: check the path") from None
     except OSError as error:
+        if is_transient(error):
+            raise
         message = f"{name} cannot be read ({error.strerror}): check the path and its permissions"
         raise JobError(JobReason.INPUT_NOT_FOUND, message) from None
-    with file:
+    with file, naming(path):
         yield file
 
 

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from pipelinejob.reasons import RowFailure, RowReason
+from pipelinejob.storage import naming
 
 _NOT_FOUND = {
     errno.ENOENT: "no such file",
@@ -47,7 +48,8 @@ class ImageReader:
                 raise
             raise _not_found(path, _NOT_FOUND[error.errno]) from None
         try:
-            return self._read(descriptor, path)
+            with naming(path):
+                return self._read(descriptor, path)
         finally:
             os.close(descriptor)
 
@@ -70,7 +72,12 @@ class ImageReader:
 
     def _resolve_folder(self, folder: str) -> str | None:
         if folder not in self._folders:
-            real = os.path.realpath(os.path.join(self._root, folder))
+            try:
+                real = os.path.realpath(os.path.join(self._root, folder), strict=True)
+            except OSError as error:
+                if error.errno not in _NOT_FOUND:
+                    raise  # without it, a link that cannot be read at the moment would pass for a folder
+                real = os.path.realpath(os.path.join(self._root, folder))
             if len(self._folders) > 10_000:
                 self._folders.clear()
             # Judged by its text as well: what leads out and back in would depend on what the root is called.

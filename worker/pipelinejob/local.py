@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,19 +14,25 @@ from typing import Any, NamedTuple, Protocol
 from pipelinejob import faults
 from pipelinejob.admission import Admitted, admit, check_no_redrive
 from pipelinejob.batch import Task
+from pipelinejob.commit import RoundClosedError
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize, record_published
 from pipelinejob.model import Rows, Shards, Spec, budget_breach
 from pipelinejob.planning import Request
 from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
 from pipelinejob.redriven import output_folder
+from pipelinejob.stopping import GRACE
+from pipelinejob.storage import Storage, StorageError, patience_of_a_run
 from pipelinejob.store import Job, Store
 from pipelinejob.store.ledger import batches_of
 from pipelinejob.verdict import judge, judge_root, write_status
 from pipelinejob.workers import MAX_BACKLOG, Workers
 
-PATIENCE = 600.0  # seconds that a running job waits for a database that went away
 LOOK_EVERY = 2.0  # seconds between looks at the ledger
+
+
+class Interrupted(BaseException):
+    """Told to end at once; unlike KeyboardInterrupt, the command line's library leaves it to us."""
 
 
 class Reporter(Protocol):
@@ -58,7 +66,7 @@ def run(request: Request, store: Store, reporter: Reporter) -> Result:
     Raises:
         JobError: it cannot be started (InvalidSpec, Input...), or was given up (the ledger says so, too).
     """
-    admitted = admit(request, store)
+    admitted = Storage(reporter.say).patiently(lambda: admit(request, store))
     try:
         return LocalRun(request, admitted, store, reporter).run()
     finally:
@@ -78,6 +86,7 @@ class LocalRun:
         self._output = output_folder(job, Path(job.output_root))
         self._done = job.rows.total - job.rows.pending
         self._failed = job.rows_failed
+        self._storage = Storage(reporter.say)
         self._signal: int | None = None
         self._scaled_to = self._spec.parallelism
 
@@ -94,21 +103,27 @@ class LocalRun:
             return self._result(note=f"spec.suspend is true: 'pipelinejob resume {job.name}' goes on, or false in its file and another run")
         if job.stop == "suspend":  # of a run that died before it had stopped
             store.update_job(job.uid, stop=None)
-        store.be_patient(PATIENCE)
+        store.be_patient(patience_of_a_run())
         try:
-            while self._may_run():
-                self._run_rows()
-                if self._signal is not None or store.stop_reason(job.uid) is None:
-                    break
-            if self._signal is not None:
-                return self._interrupted()
-            if store.stop_reason(job.uid) == "suspend":
-                return self._suspended()
-            return self._end()
+            return self._storage.patiently(self._go_on)
         except JobError as error:
-            if error.reason is not JobReason.DATABASE_UNAVAILABLE:
+            if self._signal is not None and error.reason is JobReason.DATABASE_UNAVAILABLE:
+                raise Interrupted from error
+            if error.reason is not JobReason.DATABASE_UNAVAILABLE and not isinstance(error, StorageError):
                 self._give_up(error)
             raise
+
+    def _go_on(self) -> Result:
+        """Runs what is left; can be done again whatever went wrong."""
+        while self._signal is None and self._may_run():
+            self._run_rows()
+            if self._store.stop_reason(self._job.uid) is None:
+                break
+        if self._signal is not None:
+            return self._interrupted()
+        if self._store.stop_reason(self._job.uid) == "suspend":
+            return self._suspended()
+        return self._end()
 
     def _may_run(self) -> bool:
         """Whether there are rows to run; a budget that was raised, or is kept again by what was under way, stops nothing."""
@@ -130,7 +145,16 @@ class LocalRun:
         store.update_job(job.uid, phase=Phase.RUNNING, reason=None, message=None, finished_at=None)
         if job.started_at is None:
             store.update_job(job.uid, started_at=datetime.now(UTC))
-        committer = Committer(store, job.uid, round_number, self._output, durable=self._durable, look=self._look, look_every=LOOK_EVERY)
+        committer = Committer(
+            store,
+            job.uid,
+            round_number,
+            self._output,
+            durable=self._durable,
+            look=self._look,
+            look_every=LOOK_EVERY,
+            stored=self._storage.works,
+        )
         self._log.parent.mkdir(parents=True, exist_ok=True)
         workers = Workers(
             self._for_children(),
@@ -143,10 +167,11 @@ class LocalRun:
             say=self._reporter.say,
         )
         with _signals(self._on_signal):
+            committer.start()
             try:
                 workers.start()
-                committer.start()
-                workers.run(self._tasks(), lambda: self._check(committer, workers))
+                with suppress(RoundClosedError):  # its folder was taken away: what is missing shows at the end
+                    workers.run(self._tasks(), lambda: self._check(committer, workers))
             finally:
                 workers.stop()
                 committer.finish()
@@ -216,8 +241,11 @@ class LocalRun:
 
     def _on_signal(self, number: int, _: object) -> None:
         if self._signal is not None:
-            raise KeyboardInterrupt  # asked twice: at once, whatever is not committed runs again
+            raise Interrupted  # asked twice: at once, whatever is not committed runs again
         self._signal = number
+        timer = threading.Timer(GRACE, self._store.abandon)  # what is finished is recorded when the same command goes on
+        timer.daemon = True
+        timer.start()
 
     def _interrupted(self) -> Result:
         rows, _ = self._store.update_counts(self._job.uid)

@@ -82,7 +82,7 @@ def seconds_of(job: Job) -> float:
     """How long a job took; 0 while it has not ended."""
     if job.started_at is None or job.finished_at is None:
         return 0.0
-    return (job.finished_at - job.started_at).total_seconds()
+    return max(0.0, (job.finished_at - job.started_at).total_seconds())  # a clock may be set back meanwhile
 
 
 def of_function(function: Function) -> dict[str, Any]:

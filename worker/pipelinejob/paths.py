@@ -11,6 +11,7 @@ from pipelinejob.commit import OURS, read_owner
 from pipelinejob.model import PipelineJob
 from pipelinejob.names import MAX_NAME_BYTES
 from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.storage import is_file, is_transient
 
 _LONGEST_PATH = 3800  # bytes, of the 4096 that Linux allows: below it are folders of ours, and names of 255 bytes
 
@@ -45,12 +46,13 @@ def csv_path(job: PipelineJob, root: Path, claim: str | None = None) -> Path:
     place, advice = (f"the data root {root}", ", or pass another root with --data DIR") if claim is None else (claim, "")
     if not _inside(_real(path), root):
         raise JobError(JobReason.INVALID_SPEC, f"spec.source.csv: {name!r} leads outside {place}")
+    regular = is_file(path)
     if not os.path.exists(path):  # unlike Path's, it is False for a name that is too long, too
         raise JobError(
             JobReason.INPUT_NOT_FOUND,
             f"spec.source.csv: no file {name!r} in {place}: check the path{advice}",
         )
-    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+    if not regular or not os.access(path, os.R_OK):
         raise JobError(JobReason.INPUT_NOT_FOUND, f"spec.source.csv: {name!r} in {place} is no file that can be read by uid {os.getuid()}")
     return path
 
@@ -106,6 +108,8 @@ def make_folder(path: Path, output_root: Path, claim: str | None = None) -> None
     except (FileExistsError, NotADirectoryError):
         raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {path} is a file, or below one: choose another path") from None
     except OSError as error:
+        if is_transient(error):
+            raise
         if claim is not None:
             raise JobError(
                 JobReason.INVALID_SPEC,

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipelinejob import faults
 from pipelinejob.batch import Task
-from pipelinejob.commit import OutputFolder, claim_output, move_away, read_owner
+from pipelinejob.commit import OutputFolder, RoundClosedError, claim_output, move_away, read_owner
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.redriven import output_folder
 from pipelinejob.stopping import Stop
+from pipelinejob.storage import Storage, is_file
 from pipelinejob.store import Job, ShardRow, Store
 from pipelinejob.store.ledger import batches_of
 from pipelinejob.workers import MAX_BACKLOG, Workers, without_credentials
@@ -44,7 +45,7 @@ class StoppedError(Exception):
     """There is nothing to do now, through no fault of this pod: the job is stopped, or its round is over."""
 
 
-def plan(store: Store, uid: str, stop: Stop, say: Say) -> None:
+def plan(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> None:
     """Checks the job against its data, takes the output folder, and stores the plan.
 
     Raises:
@@ -152,7 +153,7 @@ def _is_predecessor(store: Store, job: Job, owner: Mapping[str, str]) -> bool:
     return same_name and owner["uid"] != job.uid and store.is_predecessor(job.uid, owner["uid"])
 
 
-def shard(store: Store, uid: str, stop: Stop, say: Say) -> None:
+def shard(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> None:
     """Runs what is left of one shard; returns when the ledger has every row of it.
 
     Raises:
@@ -172,9 +173,13 @@ def shard(store: Store, uid: str, stop: Stop, say: Say) -> None:
                 folder.parent.rmdir()
         stop.asked.wait(LINGER)
         raise StoppedError(f"round {round_number} is over" if found is None else job.stop)
-    run = _ShardRun(store, job, round_number, found, output, stop, say)
-    why = run.run(folder)
-    stop.at_once = True
+    run = _ShardRun(store, job, round_number, found, output, stop, say, storage)
+    try:
+        why = run.run(folder)
+    except RoundClosedError:
+        why = "closed"
+    finally:
+        stop.at_once = True
     if store.shard_finished(uid, found.index):
         return
     if why is None:
@@ -185,9 +190,11 @@ def shard(store: Store, uid: str, stop: Stop, say: Say) -> None:
 class _ShardRun:
     """One attempt of a shard by this process and its children."""
 
-    def __init__(self, store: Store, job: Job, round_number: int, row: ShardRow, output: OutputFolder, stop: Stop, say: Say) -> None:
+    def __init__(
+        self, store: Store, job: Job, round_number: int, row: ShardRow, output: OutputFolder, stop: Stop, say: Say, storage: Storage
+    ) -> None:
         self._store, self._job, self._round, self._shard = store, job, round_number, row
-        self._output, self._stop, self._say = output, stop, say
+        self._output, self._stop, self._say, self._storage = output, stop, say, storage
         self._durable = job.spec["output"]["fsync"] != "never"  # auto: in a cluster the death of a node is survived
         self._left = list(batches_of(row, job.spec["sharding"]["batchRows"]))
         self._done = row.rows - sum(batch.to_run for batch in self._left)
@@ -208,6 +215,7 @@ class _ShardRun:
             durable=self._durable,
             look=lambda: self._store.stop_reason(self._job.uid),
             look_every=LOOK_EVERY,
+            stored=self._storage.works,
         )
         workers = Workers(
             self._for_children(),
@@ -227,7 +235,10 @@ class _ShardRun:
             workers.run(self._tasks(), lambda: self._check(committer))
         finally:
             workers.stop()
-            committer.finish()
+            try:
+                committer.finish()
+            finally:
+                workers.clear()
         self._tell("ends")
         return "told to end" if self._stop.asked.is_set() else committer.stopping
 
@@ -247,7 +258,7 @@ class _ShardRun:
     def _for_children(self) -> dict[str, Any]:
         assert self._job.input is not None
         root, source = _data_root(), self._job.spec["source"]
-        if not (root / source["csv"]).is_file():
+        if not is_file(root / source["csv"]):
             raise JobError(
                 JobReason.INPUT_NOT_FOUND,
                 f"spec.source.csv: {source['csv']!r} has gone since the job was planned: put it back, and make a new job",
@@ -284,7 +295,7 @@ class _ShardRun:
         self._told_at = time.monotonic()
 
 
-def finish(store: Store, uid: str, stop: Stop, say: Say) -> None:
+def finish(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> None:
     """Writes the job's files from what is recorded, whether it was all done or not.
 
     Raises:
@@ -300,7 +311,7 @@ def finish(store: Store, uid: str, stop: Stop, say: Say) -> None:
     say(f"wrote the results of job {job.name}")
 
 
-STAGES: dict[str, Callable[[Store, str, Stop, Say], None]] = {"plan": plan, "shard": shard, "finalize": finish}
+STAGES: dict[str, Callable[[Store, str, Stop, Say, Storage], None]] = {"plan": plan, "shard": shard, "finalize": finish}
 
 
 def _job(store: Store, uid: str) -> Job:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from typing import IO, Any
 from pipelinejob import costs, names
 from pipelinejob.batch import DECODE, ENCODE, Task
 from pipelinejob.child import IDLE, PARENT, Mark
+from pipelinejob.commit import RoundClosedError
 from pipelinejob.reasons import JobError, JobReason, RowReason
+from pipelinejob.storage import is_transient
 
 AHEAD = 2  # batches a child has in hand: the one it runs, and the next
 DEATHS_OF_A_ROW = 3
@@ -151,6 +154,7 @@ class Workers:
         self._log = open(log, "ab") if log else None  # noqa: SIM115 - closed by stop()
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
+        self._attempts: list[Path] = []
         self._again: deque[Task] = deque()
         self._deaths: Counter[int] = Counter()
         self._deaths_in_a_row = 0
@@ -170,6 +174,8 @@ class Workers:
 
         Raises:
             JobError: InputChanged, or ShardsFailed when the processes cannot do the work (a HopelessError: nor can others).
+            OSError: storage fails, and may be well later.
+            RoundClosedError: the round is over.
         """
         while True:
             may_take, must_end = check()
@@ -193,6 +199,11 @@ class Workers:
         self._selector.close()
         if self._log:
             self._log.close()
+
+    def clear(self) -> None:
+        """Removes what is left of their attempts, where nobody takes it up."""
+        for folder in self._attempts:
+            shutil.rmtree(folder, ignore_errors=True)  # finalize does it again
 
     def _feed(self, tasks: Iterator[Task]) -> None:
         for ahead in range(AHEAD):  # breadth first: every child has one before any has two
@@ -225,7 +236,7 @@ class Workers:
         if ended:
             self._replace(child)
 
-    def _failure(self, answer: Mapping[str, Any]) -> JobError:
+    def _failure(self, answer: Mapping[str, Any]) -> Exception:
         if "changed" in answer:
             return JobError(
                 JobReason.INPUT_CHANGED,
@@ -233,10 +244,12 @@ class Workers:
                 "rows of two files are never mixed: make a new job for the new file",
             )
         if "storage" in answer:
-            return JobError(
-                JobReason.SHARDS_FAILED,
-                f"storage failed ({answer['storage']}): make room or mend it, and run what is left again",
-            )
+            error = OSError(*answer["storage"])
+            if is_transient(error):
+                return error
+            if not self._round_folder.exists():  # as for a process that stood still until others had ended the job
+                return RoundClosedError(str(error))
+            return JobError(JobReason.SHARDS_FAILED, f"storage failed ({error}): mend it, and run what is left again")
         text = str(answer.get("fatal") or answer.get("bug")).strip()
         return HopelessError(JobReason.SHARDS_FAILED, f"a worker process could not go on: {text}")
 
@@ -297,6 +310,7 @@ class Workers:
     def _start_child(self) -> None:
         child = Child(self._job, self._round_folder, self._log, self._lock)
         self._children.append(child)
+        self._attempts.append(child.folder)
         self._selector.register(child.output, selectors.EVENT_READ, child)
 
     def _last_log_line(self) -> str:

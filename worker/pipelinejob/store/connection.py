@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -102,11 +104,19 @@ class Database:
         """From now on nothing waits for a database that is away: this process has been told to end."""
         self._given_up = True
 
+    def abandon(self) -> None:
+        """The same, and what waits for an answer at the moment fails; called from another thread than the one that waits."""
+        self.give_up()
+        with suppress(psycopg2.Error, AttributeError, OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+
     def _patiently(self, work: Callable[[Any], T]) -> T:
         timeout = None if math.isinf(self.patience) else self.patience
         with self._lock:
             try:
-                for attempt in stamina.retry_context(on=self._is_away, attempts=None, timeout=timeout, wait_initial=0.1, wait_max=2.0):
+                for attempt in stamina.retry_context(
+                    on=self._is_away, attempts=None, timeout=timeout, wait_initial=0.1, wait_max=2.0, wait_jitter=0.5
+                ):
                     with attempt:
                         return self._attempt(work)
             except (psycopg2.Error, OSError, RuntimeError) as error:

@@ -152,6 +152,10 @@ class Store:
         """From now on a database that goes away is waited for that long."""
         self._db.patience = seconds
 
+    def abandon(self) -> None:
+        """From now on nothing waits for the database, neither for one that is away nor for one that is silent."""
+        self._db.abandon()
+
     def find_job(self, namespace: str, name: str) -> Job | None:
         """The job of that name, if there is one that is not deleted."""
         found = self._jobs("pipelinejob.jobs WHERE namespace = %s AND name = %s AND deleted_at IS NULL", (namespace, name))
@@ -178,10 +182,11 @@ class Store:
         return [Job(**{**row, "uid": str(row["uid"]), "root_uid": row["root_uid"] and str(row["root_uid"])}) for row in rows]
 
     def insert_job(self, **fields: object) -> Job:
-        """Adds a job; the fields are those of `Job` without defaults in the table."""
+        """Adds a job, unless it is there; the fields are those of `Job` without defaults in the table."""
         names = list(fields)
         marks = ", ".join(["%s"] * len(names))
-        self._db.query(f"INSERT INTO pipelinejob.jobs ({', '.join(names)}) VALUES ({marks})", [_adapt(fields[n]) for n in names])
+        sql = f"INSERT INTO pipelinejob.jobs ({', '.join(names)}) VALUES ({marks}) ON CONFLICT (uid) DO NOTHING"  # as when it is sent again
+        self._db.query(sql, [_adapt(fields[name]) for name in names])
         return self.get_job(str(fields["uid"]))
 
     def update_job(self, uid: str, **fields: object) -> None:
