@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
 import yaml
+from PIL import Image
 
 from support.shop import Shop
 
@@ -94,6 +97,55 @@ def test_a_pod_that_is_killed_for_its_memory(shop: Shop) -> None:
     shop.apply(worker={"resources": {"limits": {"memory": "12Mi"}, "requests": {"memory": "12Mi"}}})
     shop.wait(lambda: "OOMKilled" in json.dumps(shop.status()) or shop.condition("Failed"), 60, "OOMKilled")
     assert "OOMKilled" in json.dumps(shop.status()), shop.story()
+
+
+def test_a_row_that_takes_all_the_memory_of_its_pod_fails_alone(shop: Shop) -> None:
+    """A line of 20,000 pixels takes 800 MB when it is turned by 45 degrees: more than there is, however often it is tried."""
+    Image.new("RGB", (2, 20_000)).save(shop.root / "img/1017.jpg")
+    memory = {"memory": "200Mi", "cpu": "1"}
+    with whole_pods_out_of_memory(shop):
+        shop.apply(
+            functions=[{"name": "rotate", "params": {"angle": 45}}],
+            sharding={"batchRows": 10},
+            worker={"resources": {"limits": memory, "requests": {"memory": "100Mi", "cpu": "100m"}}},
+        )
+        status = shop.wait_end()
+    assert status["phase"] == "Complete", shop.story()
+    assert status["rows"] == {"total": 40, "succeeded": 39, "filtered": 0, "skipped": 0, "failed": 1, "pending": 0}, shop.story()
+    failed = shop.project.failed()
+    assert failed.keys() == {17} and failed[17][0] == "FunctionError"
+    assert "and the whole pod with it, 3 times: most likely it ran out of memory" in failed[17][1]
+    ended = [pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] for pod in shop.pods()]
+    assert sorted(ended) == ["Completed", "OOMKilled", "OOMKilled", "OOMKilled"]
+
+
+@contextmanager
+def whole_pods_out_of_memory(shop: Shop) -> Iterator[None]:
+    """Lets an OOM kill end all of a worker's container, as cgroup v2 does. Our own node may have v1, where it ends one process:
+    there that is to be the container's first, with which the others end."""
+    done = threading.Event()
+
+    def choose() -> None:
+        chosen: set[str] = set()
+        while not done.wait(0.05):
+            for pod in shop.pods():
+                uid = pod["metadata"]["uid"]
+                processes = () if uid in chosen else shop.cluster.processes_of(uid)
+                for pid in processes:
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                    if command.endswith(b"\0-m\0pipelinejob\0shard\0"):
+                        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+                        chosen.add(uid)
+
+    chooser = threading.Thread(target=choose)
+    if shop.cluster.node is not None:
+        chooser.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if chooser.ident is not None:
+            chooser.join()
 
 
 def test_an_object_that_the_api_server_refuses(shop: Shop) -> None:
