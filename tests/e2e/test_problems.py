@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +102,12 @@ def test_a_pod_that_is_killed_for_its_memory(shop: Shop) -> None:
 def test_a_row_that_takes_all_the_memory_of_its_pod_fails_alone(shop: Shop) -> None:
     """A line of 20,000 pixels takes 800 MB when it is turned by 45 degrees: more than there is, however often it is tried."""
     Image.new("RGB", (2, 20_000)).save(shop.root / "img/1017.jpg")
-    memory = {"memory": "200Mi", "cpu": "1"}
+    shop.apply(
+        functions=[{"name": "rotate", "params": {"angle": 45}}],
+        sharding={"batchRows": 10},
+        worker={"resources": {"limits": {"memory": "200Mi", "cpu": "1"}, "requests": {"memory": "100Mi", "cpu": "100m"}}},
+    )
     with whole_pods_out_of_memory(shop):
-        shop.apply(
-            functions=[{"name": "rotate", "params": {"angle": 45}}],
-            sharding={"batchRows": 10},
-            worker={"resources": {"limits": memory, "requests": {"memory": "100Mi", "cpu": "100m"}}},
-        )
         status = shop.wait_end()
     assert status["phase"] == "Complete", shop.story()
     assert status["rows"] == {"total": 40, "succeeded": 39, "filtered": 0, "skipped": 0, "failed": 1, "pending": 0}, shop.story()
@@ -121,21 +120,18 @@ def test_a_row_that_takes_all_the_memory_of_its_pod_fails_alone(shop: Shop) -> N
 
 @contextmanager
 def whole_pods_out_of_memory(shop: Shop) -> Iterator[None]:
-    """Lets an OOM kill end all of a worker's container, as cgroup v2 does. Our own node may have v1, where it ends one process:
-    there that is to be the container's first, with which the others end."""
+    """Lets an OOM kill end all of a worker's container, as cgroup v2 does. Where our own node has v1, which ends one process,
+    that is to be the container's first, with which the others end."""
+    job = f"PIPELINEJOB_JOB={shop.get()['metadata']['uid']}".encode()
     done = threading.Event()
 
     def choose() -> None:
-        chosen: set[str] = set()
-        while not done.wait(0.05):
-            for pod in shop.pods():
-                uid = pod["metadata"]["uid"]
-                processes = () if uid in chosen else shop.cluster.processes_of(uid)
-                for pid in processes:
-                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    if command.endswith(b"\0-m\0pipelinejob\0shard\0"):
-                        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
-                        chosen.add(uid)
+        while not done.wait(0.01):
+            for entry in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):  # it has gone
+                    if job in (entry / "environ").read_bytes().split(b"\0"):
+                        first = (entry / "cmdline").read_bytes().endswith(b"\0shard\0")
+                        (entry / "oom_score_adj").write_text("1000" if first else "0")
 
     chooser = threading.Thread(target=choose)
     if shop.cluster.node is not None:

@@ -18,15 +18,20 @@ PODS = 1 + 3  # the first, and the retries of a shard by default
 CODE = """
 import os, signal, time
 
-def end_of_all(image, row, *, killers: list = (), once: list = (), seconds: float = 0, folder: str = ""):
+def end_of_all(image, row, *, killers: list = (), beside: int = -1, once: list = (), seconds: float = 0, folder: str = ""):
     time.sleep(seconds)
     number, seen = int(row["id"]) - 1000, f"{folder}/seen-{row['id']}"
     if number in killers or (number in once and not os.path.exists(seen)):
         if folder:
             open(seen, "w").close()
-        time.sleep(0.2)  # the other process is at a row, too
+        while beside >= 0 and not os.path.exists(f"{folder}/beside"):  # until another process is at that row
+            time.sleep(0.01)
+        time.sleep(0.2)
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(60)
+    if number == beside:
+        open(f"{folder}/beside", "w").close()
+        time.sleep(1)
     while number in once:
         time.sleep(1)
     return {"n": len(row["name"])}
@@ -78,14 +83,14 @@ def _wait(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 def test_a_row_that_kills_its_whole_pod_fails_alone_before_the_retries_are_used_up(pods: Pods) -> None:
-    _planned(pods, {"killers": [9]})
+    _planned(pods, {"killers": [9], "beside": 12, "folder": str(pods.project.root)})
     assert [pods.run("shard")[0] for _ in range(PODS - 1)] == [-signal.SIGKILL] * (PODS - 1)
-    assert _succeeded(pods) == ROWS - 4  # all but its batch, since the second
+    assert _succeeded(pods) == ROWS - 8  # all but its batch, and the one that the first pod was at as well
 
     code, log = pods.run("shard")
 
     assert code == 0, log
-    assert "earlier processes died at row" in log
+    assert "earlier processes died at row 9, 12:" in log
     message = "the process was killed, and the whole pod with it, 3 times: most likely it ran out of memory"
     assert _failed(pods) == {9: ("FunctionError", "end_of_all", message)}
     pods.finalize()
