@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
 import yaml
+from PIL import Image
 
 from support.shop import Shop
 
@@ -94,6 +97,51 @@ def test_a_pod_that_is_killed_for_its_memory(shop: Shop) -> None:
     shop.apply(worker={"resources": {"limits": {"memory": "12Mi"}, "requests": {"memory": "12Mi"}}})
     shop.wait(lambda: "OOMKilled" in json.dumps(shop.status()) or shop.condition("Failed"), 60, "OOMKilled")
     assert "OOMKilled" in json.dumps(shop.status()), shop.story()
+
+
+def test_a_row_that_takes_all_the_memory_of_its_pod_fails_alone(shop: Shop) -> None:
+    """A line of 20,000 pixels takes 800 MB when it is turned by 45 degrees: more than there is, however often it is tried."""
+    Image.new("RGB", (2, 20_000)).save(shop.root / "img/1017.jpg")
+    shop.apply(
+        functions=[{"name": "rotate", "params": {"angle": 45}}],
+        sharding={"batchRows": 10},
+        worker={"resources": {"limits": {"memory": "200Mi", "cpu": "1"}, "requests": {"memory": "100Mi", "cpu": "100m"}}},
+    )
+    with whole_pods_out_of_memory(shop):
+        status = shop.wait_end()
+    assert status["phase"] == "Complete", shop.story()
+    assert status["rows"] == {"total": 40, "succeeded": 39, "filtered": 0, "skipped": 0, "failed": 1, "pending": 0}, shop.story()
+    failed = shop.project.failed()
+    assert failed.keys() == {17} and failed[17][0] == "FunctionError"
+    assert "and the whole pod with it, 3 times: most likely it ran out of memory" in failed[17][1]
+    ended = [pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] for pod in shop.pods()]
+    assert sorted(ended) == ["Completed", "OOMKilled", "OOMKilled", "OOMKilled"]
+
+
+@contextmanager
+def whole_pods_out_of_memory(shop: Shop) -> Iterator[None]:
+    """Lets an OOM kill end all of a worker's container, as cgroup v2 does. Where our own node has v1, which ends one process,
+    that is to be the container's first, with which the others end."""
+    job = f"PIPELINEJOB_JOB={shop.get()['metadata']['uid']}".encode()
+    done = threading.Event()
+
+    def choose() -> None:
+        while not done.wait(0.01):
+            for entry in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):  # it has gone
+                    if job in (entry / "environ").read_bytes().split(b"\0"):
+                        first = (entry / "cmdline").read_bytes().endswith(b"\0shard\0")
+                        (entry / "oom_score_adj").write_text("1000" if first else "0")
+
+    chooser = threading.Thread(target=choose)
+    if shop.cluster.node is not None:
+        chooser.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if chooser.ident is not None:
+            chooser.join()
 
 
 def test_an_object_that_the_api_server_refuses(shop: Shop) -> None:

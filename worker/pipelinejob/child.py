@@ -6,6 +6,7 @@ ends when its input ends, at once, whatever it is doing: so it never outlives it
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import mmap
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,7 +40,7 @@ def main() -> None:
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     try:
         folder.mkdir()
-        mark = Mark(folder / "mark", create=True)
+        mark = Mark(Path(job["mark"]), create=True)
     except OSError as error:  # no room, or the round is over
         _answer(answers, _storage(error))
         return
@@ -86,6 +88,8 @@ class Mark:
         try:
             if create:
                 os.write(descriptor, _MARK.pack(IDLE, 0, time.monotonic()))
+                with suppress(OSError):  # some network file systems have no locks
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)  # for as long as we live: the memory below keeps it
             self._memory = mmap.mmap(descriptor, _MARK.size)
         finally:
             os.close(descriptor)
@@ -101,6 +105,22 @@ class Mark:
     def get(self) -> tuple[int, int, float]:
         """(row or IDLE, position, when it began)."""
         return self._integers[0], self._integers[1], self._times[2]
+
+
+def left_by_dead(path: Path) -> tuple[int, int] | None:
+    """The (row or IDLE, position) in the mark of a process that is dead; None when it lives, or left nothing to read."""
+    try:
+        with open(path, "rb+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            except OSError:  # no locks here: Kubernetes starts a pod when the last one of its shard has gone
+                pass
+            row, position, _ = _MARK.unpack(file.read(_MARK.size))
+    except (OSError, struct.error):
+        return None
+    return row, position
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:

@@ -7,6 +7,7 @@ The same on a laptop and in pods; no Kubernetes, no processes. Everything of our
     owner.json                      whose output this is
     lock                            held by the processes of a run
     <uid>/open-<round>/<process>/   attempt folders; renaming the round's folder away fences all its processes
+    <uid>/marks[-<shard>]/          the rows that processes are at, or died at, in all rounds (deaths.py)
     records/<first row>.jsonl       after finalize: the batches' records, and those of redrives (records.py)
 """
 
@@ -59,6 +60,12 @@ class OutputFolder:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def open_marks(self, shard: int | None = None) -> Path:
+        """Makes the folder for the marks of those who run a shard, or the whole job; a round must be open."""
+        folder = self._job / ("marks" if shard is None else f"marks-{shard}")
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def check_owner(self) -> None:
         """Makes sure that the folder is still this job's: a process that was cut off may be older than a new owner.
 
@@ -74,14 +81,21 @@ class OutputFolder:
             )
 
     def close_rounds(self) -> None:
-        """Fences all rounds: renames their folders away, then removes them until they are gone."""
+        """Fences all rounds, and removes all that was only for them."""
+        if self._job.exists():
+            self.fence()
+            _remove(self._job)
+
+    def fence(self) -> None:
+        """Renames the folders of all rounds away, then removes them until they are gone; marks stay."""
         if not self._job.exists():
             return
         for folder in sorted(self._job.glob("open-*")):
             with suppress(FileNotFoundError):  # another process does the same
                 folder.rename(self._job / f"closed-{uuid.uuid4().hex}")
         faults.point("closed")
-        _remove(self._job)
+        for folder in self._job.glob("closed-*"):
+            _remove(folder)
 
     def clear_drafts(self) -> None:
         """Removes files that were not written to their end, as by a process that was killed."""

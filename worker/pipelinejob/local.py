@@ -159,6 +159,8 @@ class LocalRun:
         workers = Workers(
             self._for_children(),
             folder,
+            self._output.open_marks(),
+            whole="run",
             count=self._count(),
             timeouts=[float(function["timeoutSeconds"]) for function in job.functions],
             log=self._log,
@@ -171,7 +173,7 @@ class LocalRun:
             try:
                 workers.start()
                 with suppress(RoundClosedError):  # its folder was taken away: what is missing shows at the end
-                    workers.run(self._tasks(), lambda: self._check(committer, workers))
+                    workers.run(self._tasks, lambda: self._check(committer, workers))
             finally:
                 workers.stop()
                 committer.finish()
@@ -205,7 +207,7 @@ class LocalRun:
         for summary in finished:
             self._store.record(job.uid, shards[summary["first_row"]], job.round, [summary])
         record_published(self._store, job, self._output)
-        self._output.close_rounds()
+        self._output.fence()
         rows, _ = self._store.update_counts(job.uid)
         self._done, self._failed = rows.total - rows.pending, rows.failed
 

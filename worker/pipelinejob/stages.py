@@ -220,6 +220,8 @@ class _ShardRun:
         workers = Workers(
             self._for_children(),
             folder,
+            self._output.open_marks(self._shard.index),
+            whole="pod",
             count=max(1, min(int(os.environ.get("PIPELINEJOB_CHILDREN", "1")), len(self._left))),
             timeouts=[float(function["timeoutSeconds"]) for function in self._job.functions],
             log=None,
@@ -232,7 +234,7 @@ class _ShardRun:
         try:
             if self._left:
                 workers.start()
-            workers.run(self._tasks(), lambda: self._check(committer))
+            workers.run(self._tasks, lambda: self._check(committer))
         finally:
             workers.stop()
             try:

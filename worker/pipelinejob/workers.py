@@ -1,7 +1,8 @@
 """The children of a run: starting them, feeding them batches, and what to do when one dies or hangs.
 
 A row that kills the process it runs in costs itself, and nothing else: the batch runs again in a new process, and a
-row at which processes died three times, or a function overran its time, is failed there without being run.
+row at which processes died three times, or a function overran its time, is failed there without being run. Deaths in
+runs that were killed whole, the parent too, count with them (deaths.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -24,11 +25,11 @@ from pipelinejob import costs, names
 from pipelinejob.batch import DECODE, ENCODE, Task
 from pipelinejob.child import IDLE, PARENT, Mark
 from pipelinejob.commit import RoundClosedError
+from pipelinejob.deaths import DEATHS_OF_A_ROW, Deaths, doom_of, read_deaths, set_aside
 from pipelinejob.reasons import JobError, JobReason, RowReason
 from pipelinejob.storage import is_transient
 
 AHEAD = 2  # batches a child has in hand: the one it runs, and the next
-DEATHS_OF_A_ROW = 3
 DEATHS_WITHOUT_PROGRESS = 10
 STEP_TIMEOUT = 300.0  # seconds for decoding or encoding one image
 MAX_BACKLOG = 40  # finished batches that may wait for the database before no new one is started
@@ -49,9 +50,9 @@ def without_credentials() -> dict[str, str]:
 class Child:
     """One process that runs rows, with the batches it has in hand."""
 
-    def __init__(self, job: Mapping[str, Any], round_folder: Path, log: IO[bytes] | None, lock: int | None) -> None:
+    def __init__(self, job: Mapping[str, Any], round_folder: Path, marks: Path, log: IO[bytes] | None, lock: int | None) -> None:
         attempt = uuid.uuid4().hex
-        self.folder = round_folder / attempt
+        self.folder, self._mark_path = round_folder / attempt, marks / attempt
         environment = without_credentials()
         environment[PARENT] = str(os.getpid())
         environment["PYTHONUTF8"] = "1"  # file names are UTF-8 whatever the locale is
@@ -72,7 +73,7 @@ class Child:
         self._rest = b""
         self._mark: Mark | None = None
         self.overran: str | None = None  # the message, once it was killed for running too long
-        self._send({**job, "attempt": attempt, "folder": str(self.folder)})
+        self._send({**job, "attempt": attempt, "folder": str(self.folder), "mark": str(self._mark_path)})
 
     def give(self, task: Task) -> None:
         """Hands it a batch."""
@@ -92,7 +93,7 @@ class Child:
         """(row or IDLE, position of the function, when it began), as last noted by the child."""
         if self._mark is None:
             try:
-                self._mark = Mark(self.folder / "mark")
+                self._mark = Mark(self._mark_path)
             except (FileNotFoundError, ValueError):
                 return IDLE, 0, time.monotonic()
         return self._mark.get()
@@ -114,6 +115,11 @@ class Child:
             self._input = self.output
         self.output.close()
 
+    def dismiss(self) -> None:
+        """Ends it by our own will: no row is to blame."""
+        self.end()
+        self._mark_path.unlink(missing_ok=True)
+
     def _send(self, message: Mapping[str, Any]) -> None:
         try:
             self._input.write(json.dumps(message).encode() + b"\n")
@@ -128,6 +134,8 @@ class Workers:
     Args:
         job: what a child is told of the job (see BatchRunner).
         round_folder: where the attempt folders go.
+        marks: where processes note the row that they are at; those of earlier runs of the same rows are there, too.
+        whole: what is killed when not one process dies, but this one with all others: a pod, or a run.
         count: how many processes.
         timeouts: seconds allowed for each function, by position.
         log: where the children's standard error goes; None: where ours goes.
@@ -140,7 +148,9 @@ class Workers:
         self,
         job: Mapping[str, Any],
         round_folder: Path,
+        marks: Path,
         *,
+        whole: str,
         count: int,
         timeouts: list[float],
         log: Path | None,
@@ -149,14 +159,15 @@ class Workers:
         say: Callable[[str], None],
     ) -> None:
         self._job: Mapping[str, Any] = {**job, "memory": costs.memory_of_each(count)}
-        self._round_folder, self._count, self._timeouts = round_folder, count, timeouts
+        self._round_folder, self._marks, self._whole, self._count, self._timeouts = round_folder, marks, whole, count, timeouts
         self._log_path, self._lock, self._finished, self._say = log, lock, finished, say
         self._log = open(log, "ab") if log else None  # noqa: SIM115 - closed by stop()
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
         self._attempts: list[Path] = []
         self._again: deque[Task] = deque()
-        self._deaths: Counter[int] = Counter()
+        self._deaths: dict[int, Deaths] = read_deaths(marks)
+        self._alone = False  # whether one process runs, and no other
         self._deaths_in_a_row = 0
 
     def start(self) -> None:
@@ -166,17 +177,32 @@ class Workers:
     def resize(self, count: int) -> None:
         """From now on this many processes; those that are too many end what they have in hand."""
         self._count = count
-        while len(self._children) < count:
+        while len(self._children) < self._most:
             self._start_child()
 
-    def run(self, tasks: Iterator[Task], check: Callable[[], tuple[bool, bool]]) -> None:
-        """Runs all tasks. `check` is asked several times a second for (may take new batches, must end now).
+    def run(self, tasks: Callable[[], Iterator[Task]], check: Callable[[], tuple[bool, bool]]) -> None:
+        """Runs all tasks, those last and one at a time in which processes died before.
+
+        Args:
+            tasks: gives all that are left to run, each time it is called.
+            check: asked several times a second for (may take new batches, must end now).
 
         Raises:
             JobError: InputChanged, or ShardsFailed when the processes cannot do the work (a HopelessError: nor can others).
             OSError: storage fails, and may be well later.
             RoundClosedError: the round is over.
         """
+        others, aside = set_aside(tasks, self._deaths, self._doom_of_earlier)
+        if aside:
+            rows = ", ".join(
+                str(row) for task in aside for row in sorted(self._deaths) if task.first_row <= row < task.first_row + task.rows
+            )
+            self._say(f"earlier processes died at row {rows}: each of these batches runs by itself, after all others")
+        self._run_all(others, check)
+        self._alone = True
+        self._run_all(iter(aside), check)
+
+    def _run_all(self, tasks: Iterator[Task], check: Callable[[], tuple[bool, bool]]) -> None:
         while True:
             may_take, must_end = check()
             if must_end:
@@ -194,7 +220,7 @@ class Workers:
         """Kills all processes."""
         for child in self._children:
             self._selector.unregister(child.output)
-            child.end()
+            child.dismiss()
         self._children.clear()
         self._selector.close()
         if self._log:
@@ -207,7 +233,7 @@ class Workers:
 
     def _feed(self, tasks: Iterator[Task]) -> None:
         for ahead in range(AHEAD):  # breadth first: every child has one before any has two
-            for child in self._children[: self._count]:
+            for child in self._children[: self._most]:
                 if len(child.tasks) > ahead:
                     continue
                 task = self._again.popleft() if self._again else next(tasks, None)
@@ -268,8 +294,9 @@ class Workers:
             )
         tasks = list(child.tasks)
         if row != IDLE and tasks and tasks[0].first_row <= row < tasks[0].first_row + tasks[0].rows:
-            self._deaths[row] += 1
-            self._deaths_in_a_row = min(self._deaths_in_a_row, self._deaths[row])
+            times = self._deaths[row].times + 1 if row in self._deaths else 1
+            self._deaths[row] = Deaths(times, position)
+            self._deaths_in_a_row = min(self._deaths_in_a_row, times)
             doom = self._doom(child, row, position)
             if doom:
                 tasks[0] = tasks[0]._replace(doomed={**tasks[0].doomed, str(row): doom})
@@ -277,23 +304,30 @@ class Workers:
         where = f"row {row}" if row != IDLE else "its start"
         self._say(f"a worker process died at {where} ({child.overran or _how_it_ended(child)}): its batch runs again in another")
         self._again.extendleft(reversed(tasks))
-        if len(self._children) < self._count:
+        if len(self._children) < self._most:
             self._start_child()
 
     def _doom(self, child: Child, row: int, position: int) -> list[str] | None:
         """[reason, function, message] when this row is not to be tried again."""
-        name = "" if position in (DECODE, ENCODE) else str(self._job["functions"][position]["name"])
         if child.overran is not None:
-            return [RowReason.FUNCTION_TIMEOUT.value, name, child.overran]
-        if self._deaths[row] >= DEATHS_OF_A_ROW:
-            return [RowReason.FUNCTION_ERROR.value, name, _how_it_ended(child)]
+            return doom_of(self._job, position, child.overran, RowReason.FUNCTION_TIMEOUT)
+        if self._deaths[row].times >= DEATHS_OF_A_ROW:
+            return doom_of(self._job, position, _how_it_ended(child))
         return None
 
+    def _doom_of_earlier(self, deaths: Deaths) -> list[str]:
+        message = f"the process was killed, and the whole {self._whole} with it, {deaths.times} times: most likely it ran out of memory"
+        return doom_of(self._job, deaths.position, message)
+
+    @property
+    def _most(self) -> int:
+        return 1 if self._alone else self._count
+
     def _end_surplus(self) -> None:
-        for child in [child for child in self._children[self._count :] if not child.tasks]:
+        for child in [child for child in self._children[self._most :] if not child.tasks]:
             self._selector.unregister(child.output)
             self._children.remove(child)
-            child.end()
+            child.dismiss()
 
     def _kill_overrunning(self) -> None:
         for child in self._children:
@@ -308,7 +342,7 @@ class Workers:
             child.process.kill()
 
     def _start_child(self) -> None:
-        child = Child(self._job, self._round_folder, self._log, self._lock)
+        child = Child(self._job, self._round_folder, self._marks, self._log, self._lock)
         self._children.append(child)
         self._attempts.append(child.folder)
         self._selector.register(child.output, selectors.EVENT_READ, child)
