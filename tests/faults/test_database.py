@@ -70,7 +70,7 @@ def pods(project: Project, database: str) -> Iterator[Pods]:
 
 
 WRITES = ("COMMIT", "INSERT INTO pipelinejob.jobs", "record_batches", "close_round", "SET phase = 'Complete'")
-CUTS = [lambda: once_each("before", *WRITES), lambda: once_each("after", *WRITES), lambda: at_random(5, 0.12, skip=20)]
+CUTS = [lambda: once_each("before", *WRITES), lambda: once_each("after", *WRITES), lambda: at_random(5, 0.1, skip=20)]
 cut = pytest.mark.parametrize("choice", CUTS, ids=["before", "after", "at-random"])
 
 
