@@ -30,6 +30,15 @@ def test_a_complete_job() -> None:
     assert status.as_dict()["conditions"][2]["lastTransitionTime"] == "2026-11-01T12:00:50Z"
 
 
+@pytest.mark.parametrize("jump", [timedelta(hours=-1), timedelta(microseconds=-1), timedelta()])
+def test_a_clock_that_is_set_back_makes_no_negative_duration(jump: timedelta) -> None:
+    job = _job(finished_at=BEGAN + jump)
+    status = status_of(job, ROWS, Shards(), [])
+    assert job.seconds == 0
+    assert (status.start_time, status.completion_time, status.rows_per_second) == (BEGAN, BEGAN, None)
+    assert {one.last_transition_time for one in status.conditions} == {BEGAN}
+
+
 @pytest.mark.parametrize(
     ("fields", "last", "reason"),
     [

@@ -222,7 +222,7 @@ def _print_counts(console: Console, result: Result) -> None:
 def show_status(result: Result, top: Sequence[TopFailure], *, json: bool) -> None:
     """How a job stands now."""
     if json:
-        _print_json(_of_result(result, _seconds(result.job), result.note))
+        _print_json(_of_result(result, result.job.seconds, result.note))
         return
     console = Console()
     _print_failures(console, top, result.job.name)
@@ -230,16 +230,10 @@ def show_status(result: Result, top: Sequence[TopFailure], *, json: bool) -> Non
     console.print(f"output: {result.output}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _seconds(job: Job) -> float:
-    if job.started_at is None or job.finished_at is None:
-        return 0.0
-    return (job.finished_at - job.started_at).total_seconds()
-
-
 def show_done(result: Result, message: str, *, json: bool) -> None:
     """A command that has nothing to show but that it is done."""
     if json:
-        _print_json(_of_result(result, _seconds(result.job), message))
+        _print_json(_of_result(result, result.job.seconds, message))
     else:
         Console().print(message, highlight=False, markup=False, soft_wrap=True)
 
@@ -274,7 +268,7 @@ def _of_job(job: Job, state: str | None) -> dict[str, Any]:
         rows=job.rows,
         shards=Shards(**job.status["shards"]) if "shards" in job.status else None,
         output=Path(job.output_root) / job.output,
-        seconds=_seconds(job),
+        seconds=job.seconds,
         reason=job.reason,
         message=state,
     )
@@ -302,7 +296,7 @@ def show_results(result: Result, home: Path, *, json: bool) -> None:
         result.output, result.job.spec["output"]["urlColumn"], home / "contact-sheets" / f"{result.job.namespace}-{result.job.name}.png"
     )
     if json:
-        _print_json({**_of_result(result, _seconds(result.job), result.note), "contactSheet": str(sheet) if sheet else None})
+        _print_json({**_of_result(result, result.job.seconds, result.note), "contactSheet": str(sheet) if sheet else None})
         return
     console = Console()
     _print_counts(console, result)
