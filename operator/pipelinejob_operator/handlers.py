@@ -176,6 +176,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.connect_timeout = 30
+    settings.watching.inactivity_timeout = 70  # a bookmark comes once a minute: a watch that says nothing for longer is dead
     settings.watching.chunk_size = 500
     settings.watching.label_selectors["batch", "v1", "jobs"] = OURS
     settings.watching.label_selectors["", "v1", "pods"] = OURS
