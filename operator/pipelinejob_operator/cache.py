@@ -114,6 +114,12 @@ class Cache:
             return self._jobs.setdefault(body["metadata"]["namespace"], {})
         return self._owned[kind].setdefault(_owner(body), {})
 
+    def _forget(self, kind: Kind, uid: str) -> None:
+        """Drops a Job or pod, if it is known."""
+        for owned in list(self._owned[kind].values()):
+            if uid in owned:
+                self._drop(kind, owned[uid])
+
     def _drop(self, kind: Kind, body: Mapping[str, Any]) -> None:
         """Forgets an object that is gone, and what belonged to it."""
         metadata = body["metadata"]

@@ -30,7 +30,7 @@ from pipelinejob_operator.manifests import JOB_LABEL, UID_LABEL
 from pipelinejob_operator.reconcile import Reconciler
 from pipelinejob_operator.settings import Settings
 
-PROBE_HOST, PROBE_PORT, PROBE_PATH = "0.0.0.0", 8080, "/healthz"
+PROBE_HOST, PROBE_PATH = "0.0.0.0", "/healthz"
 LONGEST_LAG = 60.0  # seconds; kopf mends a silent watch sooner than that
 PATIENCE = 2.0  # seconds for a database that is away: whoever asked says so in the job's status and comes again
 ADVICE = "look at the Postgres that the operator's Secret names; nothing is lost, and all goes on when it is back"
@@ -67,7 +67,7 @@ async def _reconcile(settings: Settings, kube: Kube, lease: Lease | None) -> Non
             standalone=True,
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
-            liveness_endpoint=f"http://{PROBE_HOST}:{PROBE_PORT}{PROBE_PATH}",
+            liveness_endpoint=f"http://{PROBE_HOST}:{settings.probe_port}{PROBE_PATH}",
         )
     finally:
         await reconciler.stop()
@@ -83,7 +83,7 @@ async def _leading(settings: Settings, kube: Kube) -> AsyncIterator[Lease | None
     await client.open()
     try:
         lease = Lease(client, settings.lease, os.environ.get("POD_NAME") or socket.gethostname())
-        async with _standby_probe():
+        async with _standby_probe(settings.probe_port):
             await lease.acquire()
         kube.client.before_call = lease.check
         keeping = asyncio.create_task(lease.keep())
@@ -104,7 +104,7 @@ def _must_not_end(keeping: asyncio.Task[Any]) -> None:
 
 
 @asynccontextmanager
-async def _standby_probe() -> AsyncIterator[None]:
+async def _standby_probe(port: int) -> AsyncIterator[None]:
     """A standby is alive and ready: it could lead at once. Closed before kopf opens the same port."""
 
     async def answer(_: web.Request) -> web.Response:
@@ -115,7 +115,7 @@ async def _standby_probe() -> AsyncIterator[None]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, PROBE_HOST, PROBE_PORT, reuse_address=True).start()
+        await web.TCPSite(runner, PROBE_HOST, port, reuse_address=True).start()
         yield
     finally:
         await runner.cleanup()
@@ -176,6 +176,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.connect_timeout = 30
+    settings.watching.inactivity_timeout = 70  # a bookmark comes once a minute: a watch that says nothing for longer is dead
     settings.watching.chunk_size = 500
     settings.watching.label_selectors["batch", "v1", "jobs"] = OURS
     settings.watching.label_selectors["", "v1", "pods"] = OURS

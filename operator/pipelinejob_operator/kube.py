@@ -174,7 +174,9 @@ class Kube(Cache):
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """Deletes a Job in the foreground: it is gone when its pods are."""
         made = await self._delete(f"{_jobs(namespace)}/{name}", uid, "Foreground")
-        if made is not None and made.get("kind") == "Job":
+        if made is None:  # or else it would be deleted again and again until the watch tells
+            self._forget("jobs", uid)
+        elif made.get("kind") == "Job":
             self._put("jobs", made)
 
     async def patch_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> Object | None:
@@ -260,12 +262,16 @@ class Kube(Cache):
             raise
 
     async def _delete(self, path: str, uid: str, propagation: str) -> Object | None:
+        """Deletes the object of this uid; None when it is gone, also where there is another one of its name by now."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation, "preconditions": {"uid": uid}}
         try:
             return await self.client.call("DELETE", path, body=options)
         except ApiError as error:
-            if error.status not in (404, 409):  # 409: there is another one of that name by now
+            if error.status not in (404, 409):
                 raise
+            there = await self._get(path) if error.status == 409 else None
+            if there is not None and there["metadata"]["uid"] == uid:
+                raise  # a write that was overtaken
             return None
 
 

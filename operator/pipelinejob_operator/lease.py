@@ -129,9 +129,13 @@ class Lease:
             else:
                 made = await self._client.call("POST", path, body=body)
         except ApiError as error:
-            if error.status == 409 and not self._leads:
+            if error.status != 409:
+                raise
+            made = await self._client.call("GET", f"{path}/{self._name}")
+            if not _is_written(made["spec"], body["spec"]):
+                if self._leads:
+                    raise  # another holder, or a write that was overtaken: the next look tells
                 return False
-            raise  # of one that leads: an answer that was lost, or another holder; the next look tells
         self._version, self._since, self._renewed = made["metadata"]["resourceVersion"], _now(), at
         return True
 
@@ -142,6 +146,11 @@ class Lease:
         spec |= {"holderIdentity": "" if release else self._identity, "leaseDurationSeconds": 1 if release else DURATION, "renewTime": now}
         metadata = found.get("metadata") or {"name": self._name, "namespace": self._namespace}
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+
+
+def _is_written(found: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether our own write came through, and only its answer was lost: a second try meets it as a conflict."""
+    return (found.get("holderIdentity"), found.get("renewTime")) == (ours["holderIdentity"], ours["renewTime"])
 
 
 def _now() -> float:

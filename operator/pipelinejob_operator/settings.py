@@ -30,6 +30,7 @@ class Settings:
         retention_days: days for which the ledger keeps a deleted job; 0: for ever.
         log_level: one of LOG_LEVELS.
         lease: namespace/name of the Lease by which one of several operators leads; none: there is only this one.
+        probe_port: where /healthz answers; another one than the chart's lets an operator run on a machine that has a use for it.
     """
 
     database_url: str
@@ -44,6 +45,7 @@ class Settings:
     retention_days: int
     log_level: str
     lease: str | None
+    probe_port: int
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -66,6 +68,7 @@ class Settings:
             retention_days=_number(environment, "PIPELINEJOB_RETENTION_DAYS", 0),
             log_level=_one_of(environment, "PIPELINEJOB_LOG_LEVEL", ("INFO", *LOG_LEVELS), upper=True),
             lease=environment.get("PIPELINEJOB_LEASE") or None,
+            probe_port=_number(environment, "PIPELINEJOB_PROBE_PORT", 8080),
         )
 
     def worker_url(self, user: str, password: str) -> str:

@@ -88,6 +88,27 @@ def test_a_worker_is_killed(shop: Shop, cluster: Cluster, running: str, undistur
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
 
 
+@pytest.mark.parametrize("running", [{"sharding": {"rowsPerShard": 900, "batchRows": 10}}], indirect=True)
+def test_two_pods_run_one_index(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
+    """A second pod for the same rows, as Kubernetes may start one; it is nobody's, so that no controller ends it."""
+    pod = shop.wait(lambda: shop.running_pods(name=running), 30)[0]
+    metadata, spec = pod["metadata"], {name: value for name, value in pod["spec"].items() if name != "nodeName"}
+    controllers = ("controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name")
+    labels = {name: value for name, value in metadata["labels"].items() if name not in controllers}
+    twin = {"name": f"{running}-twin", "labels": labels, "annotations": metadata["annotations"]}
+    shop.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": twin, "spec": spec}))
+    shop.wait(lambda: " begins: " in shop.kubectl("logs", twin["name"], check=False), 30, "both run at once")
+    before = _attempts(shop, f"out/{running}/images/*/.batch.jsonl")
+    ends_as_if_nothing_had_happened(shop, running, undisturbed)
+    assert _attempts(shop, f"out/{running}/.pipelinejob/records/*.jsonl") > before, "the second one has done nothing"
+    shop.kubectl("delete", "pod", twin["name"], "--wait=false")
+
+
+def _attempts(shop: Shop, records: str) -> set[str]:
+    """The processes that published these batches."""
+    return {json.loads(file.read_text().splitlines()[0])["attempt"] for file in shop.root.glob(records)}
+
+
 def test_worker_pods_are_deleted_by_force(shop: Shop, running: str, undisturbed: dict[str, str]) -> None:
     victims = shop.wait(lambda: shop.running_pods(name=running), 30)
     shop.kubectl("delete", "pod", *(pod["metadata"]["name"] for pod in victims), "--grace-period=0", "--force")

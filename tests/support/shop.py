@@ -33,7 +33,7 @@ class Shop:
 
     def close(self) -> None:
         """Removes the namespace with all in it."""
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false", "--ignore-not-found")
 
     def kubectl(self, *arguments: str, input: str | None = None, check: bool = True) -> str:
         """kubectl in the namespace."""

@@ -266,14 +266,32 @@ def test_a_status_replaces_the_old_one_of_the_same_job_only(server: Server, monk
 
 def test_deleting_names_the_uid_and_takes_gone_for_an_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.on(f"DELETE {JOBS}/j1", (404, {"reason": "NotFound"}), (409, {"reason": "Conflict"}))
+    server.on(f"GET {JOBS}/j1", (200, job(uid="another")))
 
     async def story(kube: Kube) -> None:
-        await kube.delete_job("shop", "j1", "j1-uid")
-        await kube.delete_job("shop", "j1", "j1-uid")
+        kube.see("pipelinejobs", pipelinejob(), False)
+        for _ in range(2):
+            kube.see("jobs", job(), False)
+            await kube.delete_job("shop", "j1", "j1")
+            assert kube.children("u1") == []  # not deleted again and again until the watch tells
 
     asyncio.run(server.run(story, monkeypatch))
-    assert server.calls[0][1]["preconditions"] == {"uid": "j1-uid"}
+    assert server.calls[0][1]["preconditions"] == {"uid": "j1"}
     assert server.calls[0][1]["propagationPolicy"] == "Foreground"
+
+
+def test_a_deletion_that_was_overtaken_is_not_believed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.on(f"DELETE {JOBS}/j1", (409, {"reason": "Conflict"}))
+    server.on(f"GET {JOBS}/j1", (200, job()))
+
+    async def story(kube: Kube) -> None:
+        kube.see("pipelinejobs", pipelinejob(), False)
+        kube.see("jobs", job(), False)
+        with pytest.raises(ApiError, match="409"):
+            await kube.delete_job("shop", "j1", "j1")
+        assert len(kube.children("u1")) == 1
+
+    asyncio.run(server.run(story, monkeypatch))
 
 
 def test_refresh_finds_what_is_gone_but_an_older_list_takes_nothing_newer_away(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

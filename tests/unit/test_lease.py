@@ -35,3 +35,10 @@ def test_who_may_take_or_renew(spec: dict[str, Any] | None, unchanged: float, le
 
 def test_a_leader_stops_before_a_standby_may_begin() -> None:
     assert lease.RENEW < lease.DEADLINE < lease.DURATION
+
+
+def test_a_write_whose_answer_was_lost_is_known_again() -> None:
+    ours = {"holderIdentity": "a", "renewTime": "2026-11-01T12:00:00.000001Z", "leaseDurationSeconds": 15}
+    assert lease._is_written({**ours, "leaseTransitions": 3}, ours)
+    assert not lease._is_written({**ours, "renewTime": "2026-11-01T11:59:57.000001Z"}, ours)  # as it was before
+    assert not lease._is_written({**ours, "holderIdentity": "b"}, ours)

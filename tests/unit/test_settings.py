@@ -30,6 +30,7 @@ def test_two_variables_are_enough() -> None:
         retention_days=0,
         log_level="INFO",
         lease=None,
+        probe_port=8080,
     )
 
 

@@ -72,17 +72,10 @@ def of_job(job: Job, state: str | None) -> dict[str, Any]:
         rows=job.rows,
         shards=Shards(**job.status["shards"]) if "shards" in job.status else None,
         output=Path(job.output_root) / job.output,
-        seconds=seconds_of(job),
+        seconds=job.seconds,
         reason=job.reason,
         message=state,
     )
-
-
-def seconds_of(job: Job) -> float:
-    """How long a job took; 0 while it has not ended."""
-    if job.started_at is None or job.finished_at is None:
-        return 0.0
-    return max(0.0, (job.finished_at - job.started_at).total_seconds())  # a clock may be set back meanwhile
 
 
 def of_function(function: Function) -> dict[str, Any]:

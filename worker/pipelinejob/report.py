@@ -99,7 +99,7 @@ def _print_counts(console: Console, result: Result) -> None:
 def show_status(result: Result, top: Sequence[TopFailure], *, json: bool) -> None:
     """How a job stands now."""
     if json:
-        _print_json(objects.of_result(result, objects.seconds_of(result.job), result.note))
+        _print_json(objects.of_result(result, result.job.seconds, result.note))
         return
     console = Console()
     _print_failures(console, top, result.job.name)
@@ -110,7 +110,7 @@ def show_status(result: Result, top: Sequence[TopFailure], *, json: bool) -> Non
 def show_done(result: Result, message: str, *, json: bool) -> None:
     """A command that has nothing to show but that it is done."""
     if json:
-        _print_json(objects.of_result(result, objects.seconds_of(result.job), message))
+        _print_json(objects.of_result(result, result.job.seconds, message))
     else:
         Console().print(message, highlight=False, markup=False, soft_wrap=True)
 
@@ -158,9 +158,7 @@ def show_results(result: Result, home: Path, *, json: bool) -> None:
         result.output, result.job.spec["output"]["urlColumn"], home / "contact-sheets" / f"{result.job.namespace}-{result.job.name}.png"
     )
     if json:
-        _print_json(
-            {**objects.of_result(result, objects.seconds_of(result.job), result.note), "contactSheet": str(sheet) if sheet else None}
-        )
+        _print_json({**objects.of_result(result, result.job.seconds, result.note), "contactSheet": str(sheet) if sheet else None})
         return
     console = Console()
     _print_counts(console, result)

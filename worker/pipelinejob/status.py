@@ -24,16 +24,15 @@ def status_of(job: Job, rows: Rows, shards: Shards, top: Sequence[TopFailure]) -
         top: its commonest failures, at most 5.
     """
     done = rows.total - rows.pending
-    elapsed = (job.finished_at - job.started_at).total_seconds() if job.started_at and job.finished_at else 0.0
     return Status(
         conditions=list(_conditions(job)),
         phase=Phase(job.phase),
         rows=rows,
         shards=shards,
         progress=f"{done}/{rows.total}",
-        rows_per_second=round(done / elapsed, 1) if elapsed > 0 else None,
+        rows_per_second=round(done / job.seconds, 1) if job.seconds > 0 else None,
         start_time=job.started_at,
-        completion_time=job.finished_at,
+        completion_time=job.ended_at,
         output=str(Path(job.output_root) / job.output),
         input_digest=job.input_digest,
         top_failures=list(top),
@@ -41,7 +40,7 @@ def status_of(job: Job, rows: Rows, shards: Shards, top: Sequence[TopFailure]) -
 
 
 def _conditions(job: Job) -> Iterator[Condition]:
-    ended = job.finished_at or job.started_at or job.created_at
+    ended = job.ended_at or job.started_at or job.created_at
     yield _condition("Accepted", "Accepted", "the spec is valid", job.created_at)
     if job.input is not None:
         yield _condition("Planned", "Planned", f"{job.input['rows']} rows in the CSV", job.created_at)

@@ -63,6 +63,18 @@ class Job(NamedTuple):
         """The counts; what is in no final state is pending."""
         return _rows(self.rows_total, self.rows_succeeded, self.rows_filtered, self.rows_skipped, self.rows_failed)
 
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended: never before it began, though a clock was set back meanwhile, or two machines' clocks differ."""
+        if self.started_at is None or self.finished_at is None:
+            return self.finished_at
+        return max(self.started_at, self.finished_at)
+
+    @property
+    def seconds(self) -> float:
+        """How long it ran; 0 while that cannot be told."""
+        return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else 0.0
+
 
 @dataclass(frozen=True)
 class ShardRow:

@@ -1,0 +1,100 @@
+"""Things that are deleted while a job runs on a real cluster: nothing hangs, nothing is left, nothing is mixed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster.cluster import Cluster, ClusterError
+from support.shop import Shop
+
+pytestmark = pytest.mark.timeout(240)
+ROWS = 600
+SLOW: dict[str, Any] = {
+    "functions": [{"name": "resize", "params": {"width": width, "height": 1600}} for width in (1200, 1100, 1200, 1100)],
+    "sharding": {"rowsPerShard": 300, "batchRows": 10},
+}
+
+
+@pytest.fixture
+def shop(cluster: Cluster) -> Iterator[Shop]:
+    made = Shop(cluster, "deleted")
+    made.project.catalogue(ROWS)
+    yield made
+    made.close()
+
+
+def _begin(shop: Shop) -> str:
+    """Applies a job, waits until it has done some rows, and returns its uid."""
+    shop.apply(**SLOW)
+    shop.wait(lambda: shop.status().get("rows", {}).get("succeeded"), 60, "some rows are done")
+    assert shop.status()["rows"]["pending"] > 300, "the job is too short to be disturbed"
+    return str(shop.get()["metadata"]["uid"])
+
+
+def _is_closed(cluster: Cluster, uid: str) -> bool:
+    """Whether the ledger knows that a job was deleted, and its pods' role is gone."""
+    roles = f"SELECT count(*) FROM pg_roles WHERE rolname = 'plj_{uid.replace('-', '')}'"
+    query = f"SELECT stop, ({roles}) FROM pipelinejob.jobs WHERE uid = '{uid}'"
+    psql = ["-n", cluster.namespace, "pipelinejob-postgres-0", "--", "psql", "-U", "pipelinejob", "-d", "pipelinejob", "-Atc", query]
+    return cluster.kubectl("exec", *psql).strip() == "deleted|0"
+
+
+def _rest(cluster: Cluster, namespace: str) -> str:
+    """What Kubernetes says of a namespace that goes, "" when it is gone."""
+    return cluster.kubectl("get", "namespace", namespace, "--ignore-not-found", "-o", "jsonpath={.metadata.name} {.status.conditions}")
+
+
+def test_a_namespace_is_deleted_while_its_job_runs(shop: Shop, cluster: Cluster) -> None:
+    other = Shop(cluster, "stays")
+    other.project.catalogue(20)
+    uid = _begin(shop)
+    cluster.kubectl("delete", "namespace", shop.namespace, "--wait=false")
+    other.apply()
+    assert other.wait_end(seconds=60)["phase"] == "Complete"
+    try:
+        cluster.wait_for(lambda: not _rest(cluster, shop.namespace), 120, "the namespace is gone")
+    except ClusterError as error:
+        raise AssertionError(f"{error}; left: {_rest(cluster, shop.namespace)}") from error
+    cluster.wait_for(lambda: _is_closed(cluster, uid), 60, "the ledger has closed its job")
+    other.close()
+
+
+def test_a_job_is_deleted_while_it_runs(shop: Shop, cluster: Cluster) -> None:
+    uid = _begin(shop)
+    shop.kubectl("delete", "pipelinejob", "job", "--timeout=10s")
+    shop.wait(lambda: not shop.kubectl("get", "jobs,pods,secrets", "-o", "name").strip(), 60, "nothing is left")
+    cluster.wait_for(lambda: _is_closed(cluster, uid), 40, "the ledger has closed it")
+
+
+def test_a_job_is_applied_anew_while_old_pods_run(shop: Shop, cluster: Cluster) -> None:
+    """Processes of the deleted job stand still, and go on when the new one of its name is under way."""
+    if cluster.node is None:
+        pytest.skip("the node's processes are not on this machine (kind, or a cluster that was given)")
+    old = _begin(shop)
+    stopped = [pid for pod in shop.running_pods() for pid in cluster.processes_of(pod["metadata"]["uid"])]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        shop.kubectl("delete", "pipelinejob", "job", "--timeout=10s")
+        left = len(list((shop.root / "out/job/images").iterdir()))
+        shop.apply(**{**SLOW, "functions": []})
+        shop.wait(lambda: shop.phase() in ("Running", "Finalizing", "Complete"), 30, "the new job runs")
+        assert any(os.path.exists(f"/proc/{pid}") for pid in stopped), "no old process is left to disturb it"
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    status = shop.wait_end(seconds=60)
+    assert (status["phase"], status["rows"]["succeeded"]) == ("Complete", ROWS), shop.story()
+    shop.wait(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in stopped), 40, "the old processes have ended")
+    sources = {file.name: file.read_bytes() for file in (shop.root / "img").iterdir()}
+    images = {file.name: file.read_bytes() for file in (shop.root / "out/job/images").rglob("*") if file.is_file()}
+    assert images == sources
+    moved = shop.root / f"out/job.{old}/images"
+    assert left <= len(list(moved.iterdir())) <= left + 2  # what they had finished when they were stopped
