@@ -36,6 +36,7 @@ from pipelinejob_operator.objects import (
 MAX_MESSAGE = 500  # characters
 TOLD = (FAIL_INDEX, FAIL_JOB)  # exit codes of a worker that has said why (see `termination`)
 LOST = timedelta(seconds=60)  # past the end that a deletion set, which has the grace period in it
+HELD = timedelta(seconds=5)  # past the same end: a pod that has ended is gone by then, unless its Job keeps it
 STARTING = timedelta(seconds=5)  # that a container may take to be created before somebody asks why
 CONNECTING = timedelta(seconds=9)  # that a worker may take to reach the database; its probe looks every 5 s
 CREATING = timedelta(seconds=3)  # that a Job may be without a pod
@@ -115,6 +116,14 @@ def needs_events(jobs: Sequence[Object], pods: Sequence[Object], now: datetime) 
 def lost_pods(pods: Iterable[Object], now: datetime) -> list[Object]:
     """Pods that are still there a minute after their deletion should have ended them: their node does not answer."""
     return [pod for pod in pods if is_live(pod) and is_leaving(pod) and now - parse_time(pod["metadata"]["deletionTimestamp"]) > LOST]
+
+
+def held_pods(pods: Iterable[Object], now: datetime) -> list[Object]:
+    """Pods that were deleted and have ended, and are still there: a Job keeps a failed one until it has made another for its index.
+
+    In a namespace that goes it never can, and the namespace would stay for ever, for Kubernetes deletes pods before Jobs.
+    """
+    return [pod for pod in pods if not is_live(pod) and is_leaving(pod) and now - parse_time(pod["metadata"]["deletionTimestamp"]) > HELD]
 
 
 def termination(pods: Sequence[Object]) -> Problem | None:

@@ -136,6 +136,21 @@ class Kube(Cache):
                 self._events[namespace] = time.monotonic(), events
         return [event for uid in uids for event in events.get(uid, [])]
 
+    async def is_going(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted, so that nothing can be made in it: tried with an Event that is not stored.
+
+        We may not look at namespaces.
+        """
+        about = {"apiVersion": "v1", "kind": "Namespace", "name": namespace, "namespace": namespace}
+        event = {"apiVersion": "v1", "kind": "Event", "metadata": {"generateName": "try-"}, "involvedObject": about, "reason": "Try"}
+        try:
+            await self.client.call("POST", _events(namespace), query=[("dryRun", "All")], body=event)
+        except ApiError as error:
+            if error.status == 404 or (error.status == 403 and "being terminated" in error.message):
+                return True
+            raise
+        return False
+
     # ---- changes
 
     async def create_job(self, namespace: str, body: Object) -> Object:

@@ -21,7 +21,7 @@ from pipelinejob_operator.accept import accept, current_spec, is_answered, is_se
 from pipelinejob_operator.apply import Applier
 from pipelinejob_operator.conditions import View, refused, status, waiting
 from pipelinejob_operator.decide import TERMINAL, Observed, decide, is_over
-from pipelinejob_operator.diagnose import Problem, diagnose, job_state, lost_pods, needs_events, termination
+from pipelinejob_operator.diagnose import Problem, diagnose, held_pods, job_state, lost_pods, needs_events, termination
 from pipelinejob_operator.grants import Grants
 from pipelinejob_operator.kube import ApiError, Foreign, Kube
 from pipelinejob_operator.ledger import Ledger
@@ -58,7 +58,7 @@ class Reconciler:
         self._ledger, self._pace = Ledger(connect), Pace()
         self._applier = Applier(settings, kube, self._ledger)
         self._grants = Grants(settings.max_workers)
-        self._writer = StatusWriter(kube, self.queue, self._pace)
+        self._writer = StatusWriter(kube, self._ledger, self.queue, self._pace)
         self._tasks: list[asyncio.Task[None]] = []
         self._keys: dict[str, Key] = {}  # by uid, as the next two
         self._counts: dict[str, tuple[Rows, Shards]] = {}
@@ -183,6 +183,9 @@ class Reconciler:
         children, pods, now = self._kube.children(job.uid), self._kube.pods(job.uid), datetime.now(UTC)
         for pod in lost_pods(pods, now):
             await self._replace_lost(key, pod)
+        if held_pods(pods, now) and await self._kube.is_going(key[0]):
+            for child in children:
+                await self._kube.delete_job(key[0], child["metadata"]["name"], child["metadata"]["uid"])
         events: list[dict[str, Any]] = []
         if needs_events(children, pods, now):
             of_interest = [*(one for one in children if job_state(one) == "running"), *pods]

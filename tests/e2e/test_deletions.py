@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cluster.cluster import Cluster
+from cluster.cluster import Cluster, ClusterError
 from support.shop import Shop
 
 pytestmark = pytest.mark.timeout(240)
@@ -43,6 +43,26 @@ def _is_closed(cluster: Cluster, uid: str) -> bool:
     query = f"SELECT stop, ({roles}) FROM pipelinejob.jobs WHERE uid = '{uid}'"
     psql = ["-n", cluster.namespace, "pipelinejob-postgres-0", "--", "psql", "-U", "pipelinejob", "-d", "pipelinejob", "-Atc", query]
     return cluster.kubectl("exec", *psql).strip() == "deleted|0"
+
+
+def _rest(cluster: Cluster, namespace: str) -> str:
+    """What Kubernetes says of a namespace that goes, "" when it is gone."""
+    return cluster.kubectl("get", "namespace", namespace, "--ignore-not-found", "-o", "jsonpath={.metadata.name} {.status.conditions}")
+
+
+def test_a_namespace_is_deleted_while_its_job_runs(shop: Shop, cluster: Cluster) -> None:
+    other = Shop(cluster, "stays")
+    other.project.catalogue(20)
+    uid = _begin(shop)
+    cluster.kubectl("delete", "namespace", shop.namespace, "--wait=false")
+    other.apply()
+    assert other.wait_end(seconds=60)["phase"] == "Complete"
+    try:
+        cluster.wait_for(lambda: not _rest(cluster, shop.namespace), 120, "the namespace is gone")
+    except ClusterError as error:
+        raise AssertionError(f"{error}; left: {_rest(cluster, shop.namespace)}") from error
+    cluster.wait_for(lambda: _is_closed(cluster, uid), 60, "the ledger has closed its job")
+    other.close()
 
 
 def test_a_job_is_deleted_while_it_runs(shop: Shop, cluster: Cluster) -> None:

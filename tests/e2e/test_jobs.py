@@ -91,8 +91,12 @@ FAILED = (
 
 def _ledger(cluster: Cluster, where: str) -> list[object]:
     """Batches and failed rows, asked for in the database's own pod."""
-    command = ["exec", "-n", "pipelinejob-system", "pipelinejob-postgres-0", "--", "psql", "-U", "pipelinejob", "-d", "pipelinejob", "-Atc"]
-    return [json.loads(cluster.kubectl(*command, query.format(where))) for query in (BATCHES, FAILED)]
+    return [json.loads(_psql(cluster, query.format(where))) for query in (BATCHES, FAILED)]
+
+
+def _psql(cluster: Cluster, query: str) -> str:
+    psql = ["pipelinejob-postgres-0", "--", "psql", "-U", "pipelinejob", "-d", "pipelinejob", "-Atc", query]
+    return cluster.kubectl("exec", "-n", "pipelinejob-system", *psql)
 
 
 def _rows(database: str, where: str) -> list[object]:
@@ -120,6 +124,8 @@ def test_every_row_is_accounted_for_and_a_person_can_see_it(shop: Shop, tmp_path
     wide = shop.kubectl("get", "plj", "-o", "wide").split("\n")[0].split()
     assert wide == ["NAME", "PHASE", "PROGRESS", "FAILED", "RATE", "AGE", "SHARDS", "PARALLELISM", "OUTPUT", "ETA"]
     assert shop.project.tree("out/job") == shop.laptop(tmp_path, database, **options).tree("out/job")
+    query = f"SELECT status FROM pipelinejob.jobs WHERE uid = '{shop.get()['metadata']['uid']}'"
+    assert json.loads(_psql(shop.cluster, query)) == shop.status()
     for stage in ("plan", "shard", "finalize"):
         assert shop.kubectl("get", "jobs", "-l", f"pipelinejob.dev/job=job,pipelinejob.dev/stage={stage}", "-o", "name").strip()
 
