@@ -313,6 +313,13 @@ def test_a_broken_budget_stops_the_job_long_before_its_end_and_a_raised_one_goes
     assert raised.json["rows"] == {"total": 3000, "succeeded": 2700, "filtered": 0, "skipped": 0, "failed": 300, "pending": 0}
 
 
+def test_a_number_of_failed_rows_stops_the_job_at_once(project: Project) -> None:
+    project.catalogue(4000, without=range(4000))
+    ran = project.run("run", project.job(sharding={"batchRows": 10}, failurePolicy={"maxFailedRows": 60}), "--json")
+    assert (ran.code, ran.json["reason"]) == (1, "FailureBudgetExceeded"), ran.err
+    assert 60 < ran.json["rows"]["failed"] < 1000, "it used to look every two seconds only"
+
+
 def test_a_budget_of_nothing_and_the_default(project: Project) -> None:
     project.catalogue(20, without=[2])
     ran = project.run("run", project.job("strict", failurePolicy={"maxFailedRows": 0}), "--json")

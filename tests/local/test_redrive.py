@@ -279,6 +279,26 @@ def test_the_budget_is_judged_anew(project: Project) -> None:
     assert project.run("status", "job", "--json").json["phase"] == "Complete"
 
 
+def test_a_redrive_that_mends_too_little_is_told_with_its_counts(project: Project) -> None:
+    project.catalogue(60, without=range(40))
+    options = {"sharding": {"batchRows": 5}, "parallelism": 1}
+    ran = project.run("run", project.job(**options, failurePolicy={"maxFailedRows": 4}), "--json")
+    failed, pending = ran.json["rows"]["failed"], ran.json["rows"]["pending"]
+    assert failed > 5 and pending > 0
+    project.images(1000)
+    project.run("redrive", "job")
+    status = project.run("status", "job", "--json").json
+    assert status["rows"]["failed"] == failed - 1
+    assert status["message"].startswith(f"{failed - 1} of {60 - pending} rows failed") and f"{failed - 1} times" in status["message"]
+
+    killed = project.run("redrive", "job", "--pending", env={"PIPELINEJOB_FAULT": "registered"})
+    assert killed.code < 0
+    stricter = project.job(**options, failurePolicy={"maxFailedRows": 7})
+    assert project.run("redrive", "job", "--pending", "-f", stricter, "--json").code == 0
+    status = project.run("status", "job", "--json").json
+    assert (status["phase"], status["rows"]["pending"]) == ("Failed", 0) and "maxFailedRows 7" in status["message"]
+
+
 def test_names_stay_with_those_who_have_them(project: Project) -> None:
     project.images("a", "b")
     project.write_csv([("a", "none"), ("a", "a"), ("b", "b"), ("A", "none")], ("id", "image"))

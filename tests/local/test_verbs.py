@@ -113,3 +113,27 @@ def test_a_running_job_gets_more_processes_and_fewer(project: Project, job: str)
     ran = ended(process)
     assert (ran.code, ran.json["rows"]["succeeded"]) == (0, ROWS), ran.err
     assert "died" not in ran.err
+
+
+def test_the_budget_of_a_running_job_is_raised_by_its_file(project: Project) -> None:
+    project.catalogue(ROWS, without=range(0, ROWS, 4))
+    project.write(SLOW, "fn.py")
+    options = {"functions": [{"name": "mark", "file": "fn.py"}], "sharding": {"batchRows": 4}, "parallelism": 1}
+    process = project.start("run", project.job(**options, failurePolicy={"maxFailedRows": 30, "maxFailedRowsPercent": 100}), "--json")
+    wait(lambda: has_images(project))
+    raised = project.run("run", project.job(**options, failurePolicy={"maxFailedRows": 40, "maxFailedRowsPercent": 100}), "--json")
+    assert (raised.code, raised.json["name"]) == (2, "job")
+    assert f"process {process.pid}" in raised.json["message"] and "goes on with spec.failurePolicy of this file" in raised.json["message"]
+    ran = ended(process)
+    assert (ran.code, ran.json["phase"], ran.json["rows"]["failed"]) == (0, "Complete", 40), ran
+
+
+def test_what_is_refused_names_the_job_as_it_is(project: Project) -> None:
+    project.catalogue(4, without=[1])
+    ran = project.run("run", project.job(), "--json")
+    for verb in (["scale", "job", "3"], ["suspend", "job"], ["redrive", "job", "--reason", "Bogus"]):
+        refused = project.run(*verb, "--json")
+        assert (refused.code, refused.json["uid"], refused.json["rows"]) == (2, ran.json["uid"], ran.json["rows"]), verb
+    assert project.run("redrive", "job", "--json").json["name"] == "job-redrive-1"
+    refused = project.run("redrive", "job", "--data", "nowhere", "--json")
+    assert (refused.code, refused.json["name"]) == (1, "job"), "the redrive that ended is not the one that was refused"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pipelinejob import faults, names, plan
 from pipelinejob.commit import OURS, claim_output, move_away, read_owner
-from pipelinejob.lock import JobLock
+from pipelinejob.lock import JobLock, is_held
 from pipelinejob.model import MUTABLE, Spec, job_digest
 from pipelinejob.paths import make_folder
 from pipelinejob.planning import Request, check_empty, input_changed, inspect, save_plan, scan
@@ -42,7 +42,12 @@ def admit(request: Request, store: Store) -> Admitted:
     _check_output(request, output, store)
     if existing is not None and request.replace:  # all that can be refused was asked for before anything is removed
         delete(existing, store, with_output=True)
-    lock = _take_output(request, output, store)
+    try:
+        lock = _take_output(request, output, store)
+    except JobError as error:
+        if existing is not None and not request.replace and is_held(output / OURS / "lock"):
+            raise _tell(request, existing, store, error) from None
+        raise
     try:
         existing = store.find_job(meta.namespace, meta.name)  # again: from here on nobody else can add it
         if existing is not None:
@@ -53,6 +58,16 @@ def admit(request: Request, store: Store) -> Admitted:
         lock.release()
         raise
     return Admitted(job, csv, lock)
+
+
+def _tell(request: Request, job: Job, store: Store, error: JobError) -> JobError:
+    """A process runs the job: what may change in mid-run reaches it by the ledger."""
+    spec = request.job.spec.as_dict()
+    changed = {key: spec[key] for key in ("parallelism", "failurePolicy") if spec[key] != job.spec[key]}
+    if not changed:
+        return error
+    store.update_job(job.uid, spec={**job.spec, **changed})
+    return JobError(error.reason, f"{error.message}; it goes on with {' and '.join(f'spec.{key}' for key in changed)} of this file")
 
 
 def _check_same(request: Request, job: Job) -> None:

@@ -174,14 +174,18 @@ def redrive(
     wanted = redriving.Wanted(tuple(reason or ()), pending, file, data, _home(), workers)
     with _store(database) as store, console_reporter() as reporter:
         root = _job(store, namespace, name)
+        before, under_way = store.redrives(root.uid), store.unfinished_redrive(root.uid)
         try:
             result = redriving.redrive(root, wanted, store, reporter)
         except JobError as error:
-            known = None if error.reason is JobReason.DATABASE_UNAVAILABLE else _latest(store, root)
-            raise typer.Exit(_fail(error, json, began, None, known)) from None
+            if error.reason is JobReason.DATABASE_UNAVAILABLE:
+                raise typer.Exit(_fail(error, json, began)) from None
+            after = store.redrives(root.uid)
+            ours = after[-1] if len(after) > len(before) else under_way or root
+            raise typer.Exit(_fail(error, json, began, None, _result(store, ours))) from None
         top = store.top_failures(result.job.uid) if result.rows.total else []
-        after = _result(store, store.get_job(root.uid))
-    report.show_redrive(result, top, after, json=json, seconds=time.monotonic() - began)
+        root_now = _result(store, store.get_job(root.uid))
+    report.show_redrive(result, top, root_now, json=json, seconds=time.monotonic() - began)
     raise typer.Exit(_exit_code(result))
 
 
@@ -219,7 +223,8 @@ def resume(
         job = _job(store, namespace, name)
         if job.root_uid is not None:
             root = store.get_job(job.root_uid).name
-            raise JobError(JobReason.INVALID_SPEC, f"{name!r} is a redrive: 'pipelinejob redrive {root}' goes on with it")
+            error = JobError(JobReason.INVALID_SPEC, f"{name!r} is a redrive: 'pipelinejob redrive {root}' goes on with it")
+            raise typer.Exit(_fail(error, json, began, None, _result(store, job)))
         document, functions = jobfile.reopen(job, suspend=False)
         roots = data_root(job.data_root), Path(job.output_root)
         request = planning.Request(document, functions, *roots, _home(), workers, job.row_limit, False)
@@ -311,9 +316,14 @@ class _store:
 
 def _show(name: str, namespace: str, database: str | None, json: bool, change: Callable[[Job, Store], Job] | None = None) -> None:
     """Shows how a job stands, after a change if one is given."""
+    began = time.monotonic()
     with _store(database) as store:
         job = _job(store, namespace, name)
-        result = _result(store, change(job, store) if change else job)
+        try:
+            result = _result(store, change(job, store) if change else job)
+        except JobError as error:
+            known = None if error.reason is JobReason.DATABASE_UNAVAILABLE else _result(store, job)
+            raise typer.Exit(_fail(error, json, began, None, known)) from None
         top = store.top_failures(result.job.uid)
     report.show_status(result, top, json=json)
 
@@ -330,11 +340,6 @@ def _find(store: Store, wanted: PipelineJob) -> local.Result | None:
     """The job as the ledger has it, with fresh counts."""
     job = store.find_job(wanted.metadata.namespace, wanted.metadata.name)
     return _result(store, job) if job else None
-
-
-def _latest(store: Store, root: Job) -> local.Result:
-    """The newest redrive of a job, or the job itself, as the ledger has them."""
-    return _result(store, [root, *store.redrives(root.uid)][-1])
 
 
 def _result(store: Store, job: Job) -> local.Result:

@@ -50,6 +50,7 @@ class Committer:
         self._look, self._look_every, self._stored = look, look_every, stored
         self._finished: queue.SimpleQueue[tuple[int, Path] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
+        self._hurry = False
         self.stopping: str | None = None
         self.error: BaseException | None = None
 
@@ -65,6 +66,10 @@ class Committer:
     def put(self, shard: int, attempt: Path) -> None:
         """Hands over a finished batch by its attempt folder."""
         self._finished.put((shard, attempt))
+
+    def hurry(self) -> None:
+        """Records what is published and looks at once, not only when it is time."""
+        self._hurry = True
 
     def finish(self) -> None:
         """Commits what was handed over, ends the thread, and raises what ended it early."""
@@ -95,10 +100,11 @@ class Committer:
             except RoundClosedError:
                 self.stopping = "closed"
             now = time.monotonic()
-            if ready and (not going_on or now - recorded_at >= RECORD_EVERY):
+            hurry, self._hurry = self._hurry, False
+            if ready and (hurry or not going_on or now - recorded_at >= RECORD_EVERY):
                 self._record(ready)
                 recorded_at = now
-            if now - looked_at >= self._look_every:
+            if hurry or now - looked_at >= self._look_every:
                 self.stopping = self._look() or self.stopping
                 looked_at = now
             self._store.rest()

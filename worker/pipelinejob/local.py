@@ -17,7 +17,7 @@ from pipelinejob.batch import Task
 from pipelinejob.commit import RoundClosedError
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize, record_published
-from pipelinejob.model import Rows, Shards, Spec, budget_breach
+from pipelinejob.model import FailurePolicy, Rows, Shards, Spec, budget_breach
 from pipelinejob.planning import Request
 from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
 from pipelinejob.redriven import output_folder
@@ -179,12 +179,13 @@ class LocalRun:
                 committer.finish()
 
     def _look(self) -> str | None:
-        """For those who ask how the job stands: its counts; for us: whether it is to stop, and how many processes it is to have."""
+        """For those who ask how the job stands: its counts; for us: whether it is to stop, its processes, and its failure budget."""
         rows, _ = self._store.update_counts(self._job.uid)
         job = self._store.get_job(self._job.uid)
         if job.spec["parallelism"] != self._spec.parallelism:
             self._spec = self._spec.model_copy(update={"parallelism": job.spec["parallelism"]})
             self._workers = None  # later word than --workers
+        self._spec = self._spec.model_copy(update={"failure_policy": FailurePolicy.model_validate(job.spec["failurePolicy"])})
         if job.stop is None and budget_breach(self._spec.failure_policy, rows):
             self._store.update_job(job.uid, stop="budget")
             return "budget"
@@ -231,6 +232,9 @@ class LocalRun:
         committer.put(task.shard, attempt)
         self._done += task.to_run
         self._failed += failed
+        limit = self._spec.failure_policy.max_failed_rows
+        if limit is not None and self._failed > limit:
+            committer.hurry()
 
     def _check(self, committer: Committer, workers: Workers) -> tuple[bool, bool]:
         """(may take new batches, must end now)."""
@@ -272,7 +276,7 @@ class LocalRun:
         finalize(store, job, self._output)
         judge_root(store, job)
         faults.point("judged")
-        phase, reason, message = judge(store, job, cancelled=stop == "cancel")
+        phase, reason, message = judge(store, store.get_job(job.uid), cancelled=stop == "cancel")
         store.update_job(job.uid, phase=phase, reason=reason, message=message, finished_at=datetime.now(UTC))
         return self._result()
 

@@ -21,6 +21,7 @@ from pipelinejob.planning import Request, input_changed
 from pipelinejob.reasons import ENDS, JobError, JobReason, Phase, RowReason
 from pipelinejob.specs import as_redrive, redrive_differences
 from pipelinejob.store import Job, Store
+from pipelinejob.verdict import judge_again
 
 
 class Wanted(NamedTuple):
@@ -58,8 +59,13 @@ def redrive(root: Job, wanted: Wanted, store: Store, reporter: Reporter) -> Resu
     lock = _take(root, store)
     try:
         root = store.get_job(root.uid)
-        job = _unfinished(root, request, wanted, store) or _register(root, request, wanted, store)
+        job = _unfinished(root, request, wanted, store)
+        if wanted.file is not None:
+            store.update_job(root.uid, spec={**root.spec, "failurePolicy": request.job.spec.as_dict()["failurePolicy"]})
+        job = job or _register(root, request, wanted, store)
         if job is None:
+            if wanted.file is not None:  # with another budget
+                judge_again(store, store.get_job(root.uid))
             return _nothing(root, wanted)
         if job.input is None:
             store.plan_redrive(job.uid, request.job.spec.rows_per_shard(0))
@@ -172,8 +178,6 @@ def _register(root: Job, request: Request, wanted: Wanted, store: Store) -> Job 
     number = max((one.redrive or 0 for one in store.redrives(root.uid)), default=0) + 1
     while store.find_job(root.namespace, _name(root, number)) is not None:  # somebody's job is called so
         number += 1
-    if wanted.file is not None:
-        store.update_job(root.uid, spec={**root.spec, "failurePolicy": request.job.spec.as_dict()["failurePolicy"]})
     job = store.insert_job(
         uid=str(uuid.uuid4()),
         namespace=root.namespace,

@@ -27,15 +27,19 @@ def judge_root(store: Store, redrive: Job) -> None:
     """Judges the job whose rows a redrive ran again by its own budget, once no row of it is left to run; nothing for other jobs."""
     if redrive.root_uid is None:
         return
-    root = store.get_job(redrive.root_uid)
-    rows, _ = store.update_counts(root.uid)
+    judge_again(store, store.get_job(redrive.root_uid))
+
+
+def judge_again(store: Store, job: Job) -> None:
+    """Judges a job that has ended by its counts and its budget as they are now."""
+    rows, _ = store.update_counts(job.uid)
+    phase, reason, message = judge(store, job, cancelled=False)
     if not rows.pending:
-        phase, reason, message = judge(store, root, cancelled=False)
-        store.update_job(root.uid, phase=phase, reason=reason, message=message, stop=None)
-    elif root.reason == JobReason.FAILURE_BUDGET_EXCEEDED and not budget_breach(Spec.model_validate(root.spec).failure_policy, rows):
-        message = f"the failure budget is kept again, and {rows.pending} rows were not run: run the job file again to go on"
-        store.update_job(root.uid, message=message)
-    write_status(store, root.uid)
+        store.update_job(job.uid, phase=phase, reason=reason, message=message, stop=None)
+    elif job.reason == JobReason.FAILURE_BUDGET_EXCEEDED:
+        kept = f"the failure budget is kept again, and {rows.pending} rows were not run: run the job file again to go on"
+        store.update_job(job.uid, message=message or kept)
+    write_status(store, job.uid)
 
 
 def write_status(store: Store, uid: str) -> tuple[Job, Rows, Shards]:
