@@ -120,17 +120,17 @@ class OutputFolder:
         Raises:
             RoundClosedError: the round is over.
         """
-        summary = _summary_of_attempt(attempt)
-        if summary["succeeded"] == 0:
-            return summary
-        if durable:
-            _sync(attempt)
-        faults.point("durable")
-        self._commit(attempt, durable=durable)
-        faults.point("published")
         try:
+            summary = read_summary(attempt / SUMMARY)
+            if summary["succeeded"] == 0:
+                return summary
+            if durable:
+                _sync(attempt)
+            faults.point("durable")
+            self._commit(attempt, durable=durable)
+            faults.point("published")
             return self.summary_of(int(attempt.name))
-        except FileNotFoundError:  # the job was finalized meanwhile, and the batch recorded by whoever did that
+        except FileNotFoundError:  # gone with its round; or, at the end, collected by who finalized the job meanwhile, and recorded it
             raise RoundClosedError(str(attempt)) from None
 
     def _commit(self, attempt: Path, *, durable: bool) -> None:
@@ -167,18 +167,6 @@ class OutputFolder:
     def record_file(self, first_row: int) -> Path:
         """Where finalize finds the record of a batch."""
         return self.records / record_name(first_row, self.redrive)
-
-
-def _summary_of_attempt(folder: Path) -> dict[str, Any]:
-    """The summary of the batch in this attempt folder.
-
-    Raises:
-        RoundClosedError: the folder is gone with its round.
-    """
-    try:
-        return read_summary(folder / SUMMARY)
-    except FileNotFoundError:
-        raise RoundClosedError(str(folder)) from None
 
 
 def claim_output(path: Path, owner: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from pathlib import Path
@@ -108,7 +109,7 @@ def make_folder(path: Path, output_root: Path, claim: str | None = None) -> None
     except (FileExistsError, NotADirectoryError):
         raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {path} is a file, or below one: choose another path") from None
     except OSError as error:
-        if is_transient(error):
+        if is_transient(error) and error.errno != errno.EROFS:  # a folder that was never to be written to
             raise
         if claim is not None:
             raise JobError(
