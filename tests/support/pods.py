@@ -30,6 +30,7 @@ class Pods:
         self.store = Store(self.database)
         roles.setup(self.database)
         self.roles: list[str] = []
+        self.processes: list[subprocess.Popen[str]] = []
         self.termination = project.root.parent / f"{project.root.name}-termination"
         self.round = 0
 
@@ -80,7 +81,7 @@ class Pods:
             "PIPELINEJOB_TERMINATION_LOG": str(self.termination),
             **(env or {}),
         }
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*(PLAIN if plain else []), sys.executable, "-m", "pipelinejob", stage],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -89,6 +90,8 @@ class Pods:
             text=True,
             cwd="/",
         )
+        self.processes.append(process)
+        return process
 
     def run(self, stage: str, index: int = 0, env: Mapping[str, str] | None = None, *, plain: bool = False) -> tuple[int, str]:
         """Runs a stage to its end: (exit code, log); `plain` as in a pod, without root's power over files."""
@@ -124,6 +127,11 @@ class Pods:
         return value
 
     def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
         for uid in self.roles:
             roles.drop_job_role(self.database, uid)
         self.database.close()
