@@ -75,8 +75,9 @@ def _ends_the_same(shop: Shop, name: str, undisturbed: dict[str, str]) -> None:
 
 
 def test_the_release_with_a_standby_tests_itself(shop: Shop, cluster: Cluster) -> None:
-    found = cluster.kubectl("get", "pods", "-n", cluster.namespace, "-l", "app.kubernetes.io/component=operator", "-o", "name")
-    assert len(found.split()) == 2 and f"pod/{_leader(cluster)}" in found.split()
+    operators = ("get", "pods", "-n", cluster.namespace, "-l", "app.kubernetes.io/component=operator", "-o", "name")
+    shop.wait(lambda: len(cluster.kubectl(*operators).split()) == 2, 60, "the pods of the release before have gone")
+    shop.wait(lambda: f"pod/{_leader(cluster)}" in cluster.kubectl(*operators).split(), 40, "one of the two leads")
     output = cluster.helm("test", cluster.release, "-n", cluster.namespace, "--logs", "--timeout", "60s")
     assert "healthz: ok" in output and "database: ok" in output
     budget = cluster.get("poddisruptionbudget", "pipelinejob-operator", cluster.namespace)
