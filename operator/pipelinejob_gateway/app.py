@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from pipelinejob import __version__, objects
 from pipelinejob.functions import BUILTINS
@@ -224,19 +223,18 @@ def image(jobs: Backend, name: Name, folder: str, image: str, namespace: Namespa
 
 @router.get(
     "/events",
-    response_class=EventSourceResponse,
+    response_class=StreamingResponse,
     summary="Changes of jobs, as server-sent events",
     description="Each event's type is ADDED, MODIFIED or DELETED, and its data how the job stands then. "
     "Listen first, then list: so nothing is missed.",
 )
-async def events(
+def events(
     request: Request,
     namespace: InNamespace = None,
     name: Annotated[str | None, Query(max_length=63, pattern=_LABEL, description="Only of this job, and how it stands at first.")] = None,
-) -> AsyncIterator[ServerSentEvent]:
+) -> StreamingResponse:
     feed: Feed = request.app.state.feed
-    async for change in feed.changes(namespace, name):
-        yield ServerSentEvent(event=change["type"], data=change)
+    return StreamingResponse(feed.stream(namespace, name), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)

@@ -7,16 +7,19 @@ is at most one change a job, and nobody waits for it.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from pipelinejob.reasons import JobError
 from pipelinejob.store import Outline
 
 EVERY = 1.0  # seconds between looks
+SILENCE = 15.0  # seconds after which a listener hears that the line still stands
 
 
 class Listener:
@@ -34,8 +37,9 @@ class Listener:
             self._something.set()
 
     async def take(self) -> list[dict[str, Any]]:
-        """Waits for changes and takes them."""
-        await self._something.wait()
+        """Waits for changes and takes them; after a while without any, none."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._something.wait(), SILENCE)
         self._something.clear()
         taken, self._waiting = self._waiting, {}
         return list(taken.values())
@@ -55,8 +59,8 @@ class Feed:
         self._begin = asyncio.Lock()
         self._known: dict[str, Outline] = {}
 
-    async def changes(self, namespace: str | None, name: str | None) -> AsyncIterator[dict[str, Any]]:
-        """Changes from now on, of one namespace or of one job; of one job also how it stands at first."""
+    async def stream(self, namespace: str | None, name: str | None) -> AsyncIterator[bytes]:
+        """Changes from now on as server-sent events, of one namespace or of one job; of one job also how it stands at first."""
         listener = Listener(namespace, name)
         self._listeners.add(listener)
         try:
@@ -68,8 +72,11 @@ class Feed:
                 for outline in self._known.values():
                     listener.put("MODIFIED", outline)
             while True:
-                for change in await listener.take():
-                    yield change
+                taken = await listener.take()
+                for change in taken:
+                    yield format_sse_event(event=change["type"], data_str=json.dumps(change))
+                if not taken:
+                    yield KEEPALIVE_COMMENT
         finally:
             self._listeners.discard(listener)
             if not self._listeners and self._poll is not None:

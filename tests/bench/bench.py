@@ -33,6 +33,8 @@ import cluster_control
 import cluster_report
 import cluster_scale
 import cluster_whole
+import gateway_load
+import gateway_report
 import ledger_load
 import planner
 import report
@@ -40,7 +42,7 @@ import start
 from common import CACHE, ROOT, prepare_cache
 from rich.console import Console
 
-PAGES = (report.PAGE, cluster_report.PAGE)
+PAGES = (report.PAGE, cluster_report.PAGE, gateway_report.PAGE)
 ON_CLUSTER = ("cluster-apply", "cluster-whole", "cluster-scale", "cluster-churn", "cluster-control")
 LARGE = ("million", "redrive")
 SECTIONS = tuple(name for page in PAGES for name in page.grids)
@@ -104,6 +106,7 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
         "start": lambda: start.measure(quick=given.quick, repeat=given.repeat, say=say),
         "ledger": lambda: accounting.ledger(quick=given.quick, say=say),
         "connections": lambda: ledger_load.measure(quick=given.quick, say=say),
+        "gateway": lambda: gateway_load.measure(quick=given.quick, say=say),
         "million": lambda: accounting.million(50_000 if given.quick else 1_000_000, say),
         "redrive": lambda: again.measure(quick=given.quick, say=say),
         "cluster-control": lambda: cluster_control.measure(quick=given.quick, repeat=given.repeat, say=say),

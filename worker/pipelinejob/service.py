@@ -404,9 +404,6 @@ def resource(job: Job, rows: Rows | None = None, shards: Shards | None = None, t
         shards: the counts of its shards; None: as its stored status has them.
         top: its commonest failures; None: as its stored status has them.
     """
-    stored = job.status
-    shards = shards or (Shards(**stored["shards"]) if "shards" in stored else Shards())
-    top = [TopFailure(**one) for one in stored.get("topFailures", [])] if top is None else top
     said = note(job)
     annotations = {"pipelinejob.dev/standing": str(standing(job))} | ({"pipelinejob.dev/note": said} if said else {})
     return {
@@ -420,8 +417,17 @@ def resource(job: Job, rows: Rows | None = None, shards: Shards | None = None, t
             "annotations": annotations,
         },
         "spec": job.spec,
-        "status": status_of(job, rows or job.rows, shards, top).as_dict(),
+        "status": _status(job, rows or job.rows, shards, top),
     }
+
+
+def _status(job: Job, rows: Rows, shards: Shards | None, top: Sequence[TopFailure] | None) -> dict[str, Any]:
+    stored = job.status
+    if shards is None and stored.get("phase") == job.phase and stored.get("rows") == rows.model_dump():
+        return stored
+    shards = shards or (Shards(**stored["shards"]) if "shards" in stored else Shards())
+    top = [TopFailure(**one) for one in stored.get("topFailures", [])] if top is None else top
+    return status_of(job, rows, shards, top).as_dict()
 
 
 def _tell(change: Callable[[], object]) -> None:
