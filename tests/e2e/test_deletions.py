@@ -109,15 +109,15 @@ def test_a_job_is_applied_anew_while_old_pods_run(shop: Shop, cluster: Cluster) 
 
 
 def test_a_redrive_is_deleted_while_it_runs(shop: Shop, cluster: Cluster) -> None:
-    """At first with the next one applied at once, then while the operator is away: what was done stays, and the rest fails as before."""
+    """At first with one of its name applied at once, then while the operator is away: what was done stays, the rest fails as before."""
     late = shop.root / "late"
     (shop.root / "img").rename(late)
     shop.apply(**{**SLOW, "functions": FAST})
     assert shop.wait_end()["rows"]["failed"] == ROWS
     late.rename(shop.root / "img")
-    first = _redrive(shop, "first")
-    shop.kubectl("delete", "pipelinejob", "first", "--timeout=10s")
-    second = _redrive(shop, "second")
+    first = _redrive(shop, "again")
+    shop.kubectl("delete", "pipelinejob", "again", "--timeout=10s")
+    second = _redrive(shop, "again")
     began = f"SELECT created_at FROM pipelinejob.jobs WHERE uid = '{second}'"
     order = f"SELECT phase, finished_at <= ({began}) FROM pipelinejob.jobs WHERE uid = '{first}'"
     assert _psql(cluster, order) == "Cancelled|t"
@@ -126,7 +126,7 @@ def test_a_redrive_is_deleted_while_it_runs(shop: Shop, cluster: Cluster) -> Non
     cluster.kubectl("scale", "deployment", *OPERATOR, "--replicas=0")
     try:
         shop.wait(lambda: not cluster.kubectl("get", "pods", *OPERATOR, "-o", "name").strip(), 30, "the operator is away")
-        shop.kubectl("delete", "pipelinejob", "second", "--timeout=10s")
+        shop.kubectl("delete", "pipelinejob", "again", "--timeout=10s")
     finally:
         cluster.kubectl("scale", "deployment", *OPERATOR, "--replicas=1")
     ended = f"SELECT phase FROM pipelinejob.jobs WHERE uid = '{second}'"
@@ -137,8 +137,8 @@ def test_a_redrive_is_deleted_while_it_runs(shop: Shop, cluster: Cluster) -> Non
     assert shop.phase() == "Complete" and shop.status()["rows"]["failed"] == ROWS - sum(done)
     _is_whole(shop, sum(done))
 
-    _redrive(shop, "third", FAST)
-    assert shop.wait_end("third")["rows"]["succeeded"] == ROWS - sum(done)
+    _redrive(shop, "mended", FAST)
+    assert shop.wait_end("mended")["rows"]["succeeded"] == ROWS - sum(done)
     shop.wait(lambda: shop.status()["rows"]["succeeded"] == ROWS, 10, "every row is done")
     _is_whole(shop, ROWS)
 
