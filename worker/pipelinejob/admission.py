@@ -19,6 +19,10 @@ from pipelinejob.specs import differences
 from pipelinejob.store import Job, Store
 
 
+class JobExistsError(JobError):
+    """There is a job of that name."""
+
+
 class Admitted(NamedTuple):
     """A job that is ours to run as long as we hold its lock."""
 
@@ -53,11 +57,40 @@ def admit(request: Request, store: Store) -> Admitted:
         if existing is not None:
             job = _take_over(request, csv, existing, store)
         else:
-            job = _register(request, index or scan(request, csv), output, store)
+            index = index or scan(request, csv)
+            job = _register(request, output, store, Phase.PLANNING)
+            job = _planned(job.uid, request.job.spec, index, store)
     except BaseException:
         lock.release()
         raise
     return Admitted(job, csv, lock)
+
+
+def enter(request: Request, store: Store) -> Job:
+    """Enters a new job that another process is to plan and run; its phase is Pending, and it has no `input` until then.
+
+    Raises:
+        JobExistsError: the name is taken.
+        JobError: InvalidSpec, Input...: nothing was changed.
+    """
+    _, _, output = inspect(request)
+    _check_free(request, store)
+    _check_output(request, output, store)
+    lock = _take_output(request, output, store)
+    try:
+        _check_free(request, store)  # again: from here on nobody else can add it
+        return _register(request, output, store, Phase.PENDING)
+    finally:
+        lock.release()
+
+
+def _check_free(request: Request, store: Store) -> None:
+    meta = request.job.metadata
+    if store.find_job(meta.namespace, meta.name) is not None:
+        message = (
+            f"metadata.name: there is a job {meta.name!r} in the namespace {meta.namespace!r}: choose another name, or delete that job"
+        )
+        raise JobExistsError(JobReason.INVALID_SPEC, message)
 
 
 def _tell(request: Request, job: Job, store: Store, error: JobError) -> JobError:
@@ -147,8 +180,8 @@ def output_lock(output: Path, name: str) -> JobLock:
     return JobLock(output / OURS / "lock", f"the job {name!r}")
 
 
-def _register(request: Request, index: plan.CsvIndex, output: Path, store: Store) -> Job:
-    """Enters a new job and its plan into the ledger."""
+def _register(request: Request, output: Path, store: Store, phase: Phase) -> Job:
+    """Makes the output a new job's and enters it into the ledger."""
     spec, meta = request.job.spec, request.job.metadata
     uid = str(uuid.uuid4())
     try:
@@ -156,11 +189,11 @@ def _register(request: Request, index: plan.CsvIndex, output: Path, store: Store
     except JobError as error:
         raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {error.message}") from None
     faults.point("claimed")
-    store.insert_job(
+    job = store.insert_job(
         uid=uid,
         namespace=meta.namespace,
         name=meta.name,
-        phase=Phase.PLANNING,
+        phase=phase,
         spec=spec.as_dict(),
         functions=request.functions,
         digest=job_digest(spec, [str(function["digest"]) for function in request.functions]),
@@ -170,7 +203,7 @@ def _register(request: Request, index: plan.CsvIndex, output: Path, store: Store
         row_limit=request.limit,
     )
     faults.point("registered")
-    return _planned(uid, spec, index, store)
+    return job
 
 
 def _planned(uid: str, spec: Spec, index: plan.CsvIndex, store: Store) -> Job:

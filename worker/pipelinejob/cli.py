@@ -15,13 +15,12 @@ import typer
 
 from pipelinejob import admission, jobfile, local, planning, report
 from pipelinejob import redrive as redriving
-from pipelinejob.commit import OURS
 from pipelinejob.functions import BUILTINS
-from pipelinejob.lock import holder, is_held
 from pipelinejob.model import PipelineJob
 from pipelinejob.paths import data_root
 from pipelinejob.progress import console_reporter
 from pipelinejob.reasons import JobError, JobReason, Phase, RowReason
+from pipelinejob.standing import note
 from pipelinejob.storage import ON_A_LAPTOP, Storage, StorageError, is_transient
 from pipelinejob.store import Database, EmbeddedServer, Job, Store
 
@@ -131,7 +130,7 @@ def list_jobs(database: DatabaseUrl = None, json: Json = False) -> None:
         return
     with _store(database) as store:
         jobs = store.jobs()
-        states = [_state(job) for job in jobs]
+        states = [note(job) for job in jobs]
     report.show_list(jobs, states, json=json)
 
 
@@ -200,13 +199,13 @@ def results(name: Name, namespace: Namespace = "default", database: DatabaseUrl 
 @app.command()
 def cancel(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
     """Cancel a job for good; what is done is kept."""
-    _show(name, namespace, database, json, lambda job, store: local.cancel(job, store, is_running=_running(job)))
+    _show(name, namespace, database, json, local.cancel)
 
 
 @app.command()
 def suspend(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
     """Stop a job until it is resumed; what is done is kept."""
-    _show(name, namespace, database, json, lambda job, store: local.suspend(job, store, is_running=_running(job)))
+    _show(name, namespace, database, json, local.suspend)
 
 
 @app.command()
@@ -266,6 +265,27 @@ def delete(
     report.show_done(result, f"deleted {name}{kept}", json=json)
 
 
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; one that others can reach wants PIPELINEJOB_SERVE_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free one.")] = 8080,
+    data: Data = ".",
+    output_root: OutputRoot = None,
+    jobs: Annotated[int, typer.Option(min=1, max=100, help="How many jobs run at a time.")] = 2,
+    database: DatabaseUrl = None,
+) -> None:
+    """Serve the REST API, with its reference at /api/v1/docs."""
+    try:
+        from pipelinejob_gateway.serve import serve as run_server  # noqa: PLC0415 - needs packages that nothing else does
+    except ModuleNotFoundError as error:
+        advice = "pip install 'pipelinejob[serve]'"
+        raise JobError(JobReason.INVALID_SPEC, f"serve: the package {error.name!r} is not installed: {advice}") from None
+    root = data_root(data)
+    run_server(host, port, _home(), root, _outputs(root, output_root), database, jobs)
+
+
 def _request(file: Path, data: str, output_root: str | None, workers: int | None, limit: int | None, replace: bool) -> planning.Request:
     job, functions = jobfile.load(file)
     if job.spec.source.failed_rows_of is not None:
@@ -273,6 +293,11 @@ def _request(file: Path, data: str, output_root: str | None, workers: int | None
         message = f"spec.source.failedRowsOf: is for a cluster; on one machine run 'pipelinejob redrive {name} -f {file}'"
         raise JobError(JobReason.INVALID_SPEC, message)
     root = data_root(data)
+    return planning.Request(job, functions, root, _outputs(root, output_root), _home(), workers, limit, replace)
+
+
+def _outputs(root: Path, output_root: str | None) -> Path:
+    """The folder that outputs are below."""
     outputs = Path(output_root) if output_root is not None else root
     if output_root is not None:
         try:
@@ -281,7 +306,7 @@ def _request(file: Path, data: str, output_root: str | None, workers: int | None
             raise JobError(
                 JobReason.INVALID_SPEC, f"--output-root: cannot make the folder {outputs} ({error.strerror}): pass another"
             ) from None
-    return planning.Request(job, functions, root, outputs.resolve(), _home(), workers, limit, replace)
+    return outputs.resolve()
 
 
 def _home() -> Path:
@@ -344,20 +369,7 @@ def _find(store: Store, wanted: PipelineJob) -> local.Result | None:
 
 def _result(store: Store, job: Job) -> local.Result:
     rows, shards = store.update_counts(job.uid)
-    return local.Result(store.get_job(job.uid), rows, shards, note=_state(job))
-
-
-def _running(job: Job) -> bool:
-    return is_held(Path(job.output_root) / job.output / OURS / "lock")
-
-
-def _state(job: Job) -> str | None:
-    """What to add to a phase that was left behind by a process that died, or that is being worked on."""
-    if job.phase in (Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED, Phase.SUSPENDED):
-        return job.message
-    if _running(job):
-        return f"running as process {holder(Path(job.output_root) / job.output / OURS / 'lock')}"
-    return local.interrupted_message(job.rows)
+    return local.Result(store.get_job(job.uid), rows, shards, note=note(job))
 
 
 def _exit_code(result: local.Result) -> int:
@@ -399,3 +411,7 @@ def main() -> None:
 def _fail(error: JobError, json: bool, began: float, job: PipelineJob | None = None, result: local.Result | None = None) -> int:
     report.show_error(error, job, result, json=json, seconds=time.monotonic() - began)
     return 2 if error.reason is JobReason.INVALID_SPEC else 1
+
+
+if __name__ == "__main__":
+    main()

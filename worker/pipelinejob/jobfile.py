@@ -146,22 +146,38 @@ def load(path: Path) -> tuple[PipelineJob, list[dict[str, Any]]]:
     Raises:
         JobError: InvalidSpec, naming the file, the field, what was expected and what was found.
     """
-    document = _document(path)
+    document = read(path)
     try:
         job = model.parse(document)
+        return job, resolve(job, path.resolve().parent)
     except JobError as error:
         raise JobError(error.reason, _in_file(path, error.message)) from None
+
+
+def resolve(job: PipelineJob, folder: Path) -> list[dict[str, Any]]:
+    """The functions of a job as they will run, params with their defaults and digests.
+
+    Args:
+        job: the job.
+        folder: where its functions' files are looked up from.
+
+    Raises:
+        JobError: InvalidSpec, a line for each problem, each with the path of its field.
+    """
     entries = [function.model_dump(by_alias=True) for function in job.spec.functions]
     with redirect_stdout(sys.stderr):  # users' code may print when it is loaded; standard output is for the results
-        functions, problems = resolve_functions(entries, path.resolve().parent)
+        functions, problems = resolve_functions(entries, folder)
     if problems:
-        text = model.told([f"spec.{field}: {message}" for field, message in problems])
-        raise JobError(JobReason.INVALID_SPEC, _in_file(path, text))
-    return job, functions
+        raise JobError(JobReason.INVALID_SPEC, model.told([f"spec.{field}: {message}" for field, message in problems]))
+    return functions
 
 
-def _document(path: Path) -> object:
-    """The one PipelineJob in a file that may hold other resources too."""
+def read(path: Path) -> Any:
+    """The one PipelineJob in a file that may hold other resources too, unchecked.
+
+    Raises:
+        JobError: InvalidSpec, naming the file and, where there is one, the line.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)  # no more: it may be a device

@@ -21,6 +21,7 @@ from pipelinejob.model import FailurePolicy, Rows, Shards, Spec, budget_breach
 from pipelinejob.planning import Request
 from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
 from pipelinejob.redriven import output_folder
+from pipelinejob.standing import interrupted_message, is_running, suspended_message
 from pipelinejob.stopping import GRACE
 from pipelinejob.storage import Storage, StorageError, patience_of_a_run
 from pipelinejob.store import Job, Store
@@ -295,18 +296,7 @@ class LocalRun:
         return Result(*write_status(self._store, self._job.uid), note, interrupted)
 
 
-def interrupted_message(rows: Rows) -> str:
-    """What a person is told about a job that stopped before its end."""
-    return f"interrupted at row {rows.total - rows.pending} of {rows.total}: run the same command to go on"
-
-
-def suspended_message(job: Job, rows: Rows) -> str:
-    """What a person is told about a job that rests."""
-    command = "the same redrive command" if job.root_uid is not None else f"'pipelinejob resume {job.name}'"
-    return f"suspended at row {rows.total - rows.pending} of {rows.total}: {command} goes on"
-
-
-def suspend(job: Job, store: Store, *, is_running: bool) -> Job:
+def suspend(job: Job, store: Store) -> Job:
     """Stops a job until it is resumed: a running one hears of it through the ledger, and what is under way runs again later.
 
     Raises:
@@ -315,7 +305,7 @@ def suspend(job: Job, store: Store, *, is_running: bool) -> Job:
     if job.phase in ENDS or job.stop == "cancel":
         state = "is being cancelled" if job.stop == "cancel" and job.phase not in ENDS else f"has ended ({job.phase})"
         raise JobError(JobReason.INVALID_SPEC, f"the job {job.name!r} {state}: there is nothing to suspend")
-    fields = {"stop": "suspend"} if is_running else {"phase": Phase.SUSPENDED, "message": suspended_message(job, job.rows)}
+    fields = {"stop": "suspend"} if is_running(job) else {"phase": Phase.SUSPENDED, "message": suspended_message(job, job.rows)}
     store.update_job(job.uid, spec={**job.spec, "suspend": True}, **fields)
     return store.get_job(job.uid)
 
@@ -332,13 +322,13 @@ def scale(job: Job, store: Store, parallelism: int) -> Job:
     return store.get_job(job.uid)
 
 
-def cancel(job: Job, store: Store, *, is_running: bool) -> Job:
+def cancel(job: Job, store: Store) -> Job:
     """Cancels a job for good: a running one hears of it through the ledger, another is finalized here."""
     if job.phase in (Phase.COMPLETE, Phase.CANCELLED):
         return job
     check_no_redrive(job, store)
     store.update_job(job.uid, stop="cancel")
-    if not is_running:
+    if not is_running(job):
         if job.input is not None:
             finalize(store, job, output_folder(job, Path(job.output_root)))
             judge_root(store, job)

@@ -79,9 +79,9 @@ class ConsoleReporter:
 
 
 @contextmanager
-def console_reporter() -> Iterator[ConsoleReporter]:
-    """The reporter of a run; everything it prints goes to standard error."""
-    reporter = ConsoleReporter(Console(stderr=True))
+def console_reporter(*, hidden: bool = False) -> Iterator[ConsoleReporter]:
+    """The reporter of a run; everything it prints goes to standard error, or nowhere."""
+    reporter = ConsoleReporter(Console(stderr=True, quiet=hidden))
     try:
         yield reporter
     finally:

@@ -2,7 +2,7 @@
 
 from pipelinejob.store.connection import Database, StaleEpoch, take_epoch
 from pipelinejob.store.embedded import EmbeddedServer, prepare_home
-from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, Job, ShardRow, Store
+from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, Job, Outline, ShardRow, Store
 
 __all__ = [
     "Batch",
@@ -11,6 +11,7 @@ __all__ = [
     "EmbeddedServer",
     "FailedRow",
     "Job",
+    "Outline",
     "ShardRow",
     "StaleEpoch",
     "Store",

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelinejob.reasons import ENDS
+from pipelinejob.reasons import ENDS, Phase
 from pipelinejob.store.connection import Database, migrate
 
 if TYPE_CHECKING:  # a pod that runs rows does without pydantic, the longest of its imports
@@ -74,6 +74,22 @@ class Job(NamedTuple):
     def seconds(self) -> float:
         """How long it ran; 0 while that cannot be told."""
         return (self.ended_at - self.started_at).total_seconds() if self.started_at and self.ended_at else 0.0
+
+
+class Outline(NamedTuple):
+    """How a job stands, in short: what people who watch many are told."""
+
+    uid: str
+    namespace: str
+    name: str
+    phase: str
+    reason: str | None
+    stop: str | None
+    rows_total: int
+    rows_succeeded: int
+    rows_filtered: int
+    rows_skipped: int
+    rows_failed: int
 
 
 @dataclass(frozen=True)
@@ -184,12 +200,51 @@ class Store:
         """All jobs that are not deleted, the newest first."""
         return self._jobs("pipelinejob.jobs WHERE deleted_at IS NULL ORDER BY created_at DESC", ())
 
+    def jobs_page(
+        self,
+        *,
+        namespace: str | None = None,
+        phases: Sequence[str] = (),
+        name: str | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int = PAGE,
+    ) -> list[Job]:
+        """At most `limit` of the jobs that are not deleted, the newest first.
+
+        Args:
+            namespace: only of this one.
+            phases: only in one of these; none: in any.
+            name: only with this in their name.
+            before: (created_at, uid) of the last job of the page before.
+            limit: how many at most.
+        """
+        created_at, uid = before or (None, None)
+        return self._jobs(
+            "pipelinejob.jobs WHERE deleted_at IS NULL AND (%(namespace)s::text IS NULL OR namespace = %(namespace)s)"
+            " AND (%(phases)s::text[] IS NULL OR phase = ANY (%(phases)s)) AND (%(name)s::text IS NULL OR strpos(name, %(name)s) > 0)"
+            " AND (%(at)s::timestamptz IS NULL OR (created_at, uid) < (%(at)s, %(uid)s::uuid))"
+            " ORDER BY created_at DESC, uid DESC LIMIT %(limit)s",
+            {"namespace": namespace, "phases": list(phases) or None, "name": name, "at": created_at, "uid": uid, "limit": limit},
+        )
+
+    def waiting(self) -> list[Job]:
+        """The laptop's jobs, but for redrives, that are to run and that nobody runs, or not yet, the oldest first."""
+        return self._jobs(
+            "pipelinejob.jobs WHERE deleted_at IS NULL AND generation IS NULL AND root_uid IS NULL AND phase = %s ORDER BY created_at",
+            (Phase.PENDING,),
+        )
+
+    def outlines(self) -> list[Outline]:
+        """How all jobs that are not deleted stand, in short."""
+        rows = self._db.query(f"SELECT {', '.join(Outline._fields)} FROM pipelinejob.jobs WHERE deleted_at IS NULL")
+        return [Outline(**{**row, "uid": str(row["uid"])}) for row in rows]
+
     def live_uids(self) -> dict[str, tuple[str, str]]:
         """uid → (namespace, name) of the cluster's jobs that are not deleted."""
         rows = self._db.query("SELECT uid, namespace, name FROM pipelinejob.jobs WHERE generation IS NOT NULL AND deleted_at IS NULL")
         return {str(row["uid"]): (row["namespace"], row["name"]) for row in rows}
 
-    def _jobs(self, source: str, parameters: Sequence[object]) -> list[Job]:
+    def _jobs(self, source: str, parameters: Sequence[object] | dict[str, object]) -> list[Job]:
         rows = self._db.query(f"SELECT {', '.join(Job._fields)} FROM {source}", parameters)
         return [Job(**{**row, "uid": str(row["uid"]), "root_uid": row["root_uid"] and str(row["root_uid"])}) for row in rows]
 
@@ -469,11 +524,16 @@ class Store:
 
     def failures(self, uid: str, reason: str | None = None) -> Iterator[FailedRow]:
         """The failed rows in the order of the CSV, read page by page."""
-        columns = ", ".join(FailedRow._fields)
         last = -1
-        while page := self._db.query(f"SELECT {columns} FROM pipelinejob.failures_v1(%s, %s, %s, %s)", (uid, last, reason, PAGE)):
-            yield from (FailedRow(**row) for row in page)
-            last = page[-1]["row"]
+        while page := self.failures_page(uid, reason=reason, after=last, limit=PAGE):
+            yield from page
+            last = page[-1].row
+
+    def failures_page(self, uid: str, *, reason: str | None, after: int, limit: int) -> list[FailedRow]:
+        """At most `limit` failed rows behind the row `after`, in the order of the CSV."""
+        columns = ", ".join(FailedRow._fields)
+        page = self._db.query(f"SELECT {columns} FROM pipelinejob.failures_v1(%s, %s, %s, %s)", (uid, after, reason, limit))
+        return [FailedRow(**row) for row in page]
 
     def top_failures(self, uid: str, most: int = 5) -> list[TopFailure]:
         """The commonest reasons with their counts and the first row of each as an example."""

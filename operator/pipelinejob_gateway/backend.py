@@ -1,0 +1,50 @@
+"""What the API needs to know and do: the same questions to the ledger of one machine and to a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelinejob.model import PipelineJob
+from pipelinejob.service import Page
+from pipelinejob.store import FailedRow, Outline
+
+
+class Jobs(Protocol):
+    """The jobs that a caller may see; pipelinejob.service.LocalJobs says what each method does and raises."""
+
+    def page(
+        self,
+        *,
+        namespace: str | None = None,
+        phases: Sequence[str] = (),
+        name: str | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int = 50,
+    ) -> Page: ...
+
+    def get(self, namespace: str, name: str) -> dict[str, Any]: ...
+
+    def output(self, namespace: str, name: str) -> Path: ...
+
+    def failures(self, namespace: str, name: str, *, reason: str | None = None, after: int = -1, limit: int = 100) -> list[FailedRow]: ...
+
+    def outlines(self) -> list[Outline]: ...
+
+    def plan(self, job: PipelineJob, folder: Path, *, whole: bool = False) -> dict[str, Any]: ...
+
+    def create(self, job: PipelineJob, folder: Path) -> dict[str, Any]: ...
+
+    def patch(self, namespace: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    def cancel(self, namespace: str, name: str) -> dict[str, Any]: ...
+
+    def suspend(self, namespace: str, name: str) -> dict[str, Any]: ...
+
+    def resume(self, namespace: str, name: str) -> dict[str, Any]: ...
+
+    def redrive(self, namespace: str, name: str, *, reasons: Sequence[str] = (), pending: bool = False) -> dict[str, Any] | None: ...
+
+    def delete(self, namespace: str, name: str, *, output: bool = False) -> None: ...

@@ -1,0 +1,81 @@
+"""`pipelinejob serve`: the API on one machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.service import LocalJobs
+from pipelinejob_gateway.app import create_app
+from pipelinejob_gateway.events import Feed
+from pipelinejob_gateway.guard import LOOPBACK, LocalGuard
+from pipelinejob_gateway.svc_ml import CatalogueFile
+
+TOKEN = "PIPELINEJOB_SERVE_TOKEN"
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(host: str, port: int, home: Path, data: Path, outputs: Path, database: str | None, at_once: int) -> None:
+    """Serves until it is told to end; jobs that run then go on, and those that wait begin when it is started again.
+
+    Args:
+        host: the address to listen on.
+        port: the port; 0: any free one.
+        home: the folder of everything of ours.
+        data: the data root of new jobs.
+        outputs: the folder that outputs of new jobs are below.
+        database: a Postgres URL; None: the embedded server.
+        at_once: how many jobs run at a time.
+
+    Raises:
+        JobError: InvalidSpec, for an address that others can reach without a token, or that is taken.
+    """
+    token = os.environ.get(TOKEN) or None
+    if host not in _LOOPBACK_HOSTS and token is None:
+        raise JobError(
+            JobReason.INVALID_SPEC,
+            f"--host {host}: others can reach this address: set {TOKEN} to a secret of at least 16 characters, which requests then "
+            "carry as 'Authorization: Bearer', or listen on 127.0.0.1",
+        )
+    if token is not None and len(token) < 16:
+        raise JobError(JobReason.INVALID_SPEC, f"{TOKEN}: has {len(token)} characters: expected at least 16")
+    listening = _listen(host, port)
+    jobs = LocalJobs(home, data, outputs, database, at_once)
+    app = create_app(lambda _: jobs, Feed(jobs.outlines), CatalogueFile(home / "svc_ml.json"))
+    guarded = LocalGuard(app, LOOPBACK, token)
+    waiting = jobs.begin_waiting()
+    shown = f"[{host}]" if ":" in host else host
+    _say(f"PipelineJob on http://{shown}:{listening.getsockname()[1]}/ with the data of {data}; Ctrl-C ends it")
+    if waiting:
+        _say(f"{waiting} jobs were waiting: they begin now, {at_once} at a time")
+    config = uvicorn.Config(
+        guarded, log_level="warning", access_log=False, timeout_graceful_shutdown=3, lifespan="off", server_header=False
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        jobs.close()
+    _say("jobs that run go on; 'pipelinejob list' shows them")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise JobError(
+            JobReason.INVALID_SPEC,
+            f"cannot listen on {host}, port {port} ({error.strerror or error}): choose another with --host or --port",
+        ) from None
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
