@@ -50,6 +50,7 @@ JOB_REASONS = {
 WAITING_REASONS = {
     "ApiRefused": "The API server refuses an object that the operator has to make; the message has its words.",
     "NameTaken": "A Job of somebody else has the name that one of its Jobs needs.",
+    "RedriveDeleted": "Another redrive of the same job was deleted before its end: its pods end, and what it had done is written.",
     "PlanLost": "The ledger has no plan though the plan Job completed: its database was replaced.",
     "ImagePullBackOff": "A node cannot get the worker image.",
     "Unschedulable": "No node has room for a pod, or none fits.",

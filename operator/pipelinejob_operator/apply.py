@@ -18,7 +18,9 @@ from pipelinejob_operator.decide import (
     CreatePlanJob,
     CreateRunJob,
     Delete,
+    EndRedrive,
     Enter,
+    FinalizeRedrive,
     Observed,
     OpenRound,
     Scale,
@@ -51,11 +53,12 @@ class Applier:
             job_ttl=settings.job_ttl,
         )
 
-    async def insert(self, uid: str, accepted: PipelineJob, generation: int) -> tuple[Job, str | None]:
-        """Enters a new job into the ledger: (its row, the uid of a deleted job of its name that was still open there).
+    async def insert(self, uid: str, accepted: PipelineJob, generation: int) -> Job:
+        """Enters a new job into the ledger, and returns its row.
 
         Raises:
-            JobError: InvalidSpec, when a job that was run outside the cluster has its name.
+            JobError: InvalidSpec, when the ledger cannot take it.
+            NotYet: it has to wait for the end of a redrive that was deleted.
         """
         return await self._ledger(lambda store: insert_job(store, uid, accepted, generation, self._settings.worker_image))
 
@@ -82,6 +85,12 @@ class Applier:
                 await self._kube.delete_job(namespace, step.name, child["metadata"]["uid"])
             case Stop():
                 await self._ledger(lambda store: store.update_job(job.uid, stop=step.why))
+            case FinalizeRedrive():
+                assert seen.redrive is not None
+                target = await self._target(seen.redrive, body)
+                await self._kube.create_job(namespace, manifests.final_job(target, seen.redrive.round, self._defaults))
+            case EndRedrive():
+                await self._end_redrive(step, seen, body)
             case Enter():
                 await self._enter(step, seen, body)
         after = await self._ledger(lambda store: store.get_job(job.uid))
@@ -94,12 +103,16 @@ class Applier:
         await self._ledger.on_database(lambda database: roles.drop_job_role(database, uid))
 
     async def _target(self, job: Job, body: Mapping[str, Any]) -> manifests.Target:
-        """What manifests are made of; a login role for the job's pods, and the Secret with its URL, are there then."""
+        """What manifests are made of; a login role for the job's pods, and the Secret with its URL, are there then.
+
+        `body` is what they belong to: the PipelineJob of the job, or of the one whose rows it ran, when its own is deleted.
+        """
         password = await self._ledger.on_database(lambda database: roles.create_job_role(database, job.uid))
         queue = body["metadata"].get("labels", {}).get(manifests.QUEUE_LABEL)
         image = job.image or self._settings.worker_image
         url = self._settings.worker_url(roles.role_name(job.uid), password)
-        target = manifests.Target(namespace=job.namespace, name=job.name, uid=job.uid, spec=job.spec, image=image, queue=queue, url=url)
+        name, owner = body["metadata"]["name"], body["metadata"]["uid"]
+        target = manifests.Target(job.namespace, name, job.uid, spec=job.spec, image=image, queue=queue, url=url, owner=owner)
         await self._kube.create_secret(target.namespace, manifests.secret(target))
         return target
 
@@ -123,14 +136,29 @@ class Applier:
         if step.phase == Phase.PENDING and seen.job.phase == Phase.PLANNING and (moved := (seen.job.input or {}).get("moved")):
             message = f"the output folder held what a deleted job of this name had made: it was renamed to {moved}"
             await self._kube.emit_event(body, "Normal", "OutputMoved", message)
-        await self._ledger(lambda store: store.update_job(uid, **fields))
+        goes_on = seen.job.phase in TERMINAL and not ends  # unless a redrive was entered in the same moment
+        await self._ledger(lambda store: store.reopen(uid, **fields) if goes_on else store.update_job(uid, **fields))
+
+    async def _end_redrive(self, step: EndRedrive, seen: Observed, body: Mapping[str, Any]) -> None:
+        redrive = seen.redrive
+        assert redrive is not None
+        fields = {"phase": step.phase, "reason": step.reason, "message": step.message, "finished_at": datetime.now(UTC)}
+        await self._ledger(lambda store: store.update_job(redrive.uid, **fields))
+        await self.end_access(redrive.uid)
+        kind = "Normal" if step.phase == Phase.CANCELLED else "Warning"
+        await self._kube.emit_event(body, kind, "RedriveDeleted", f"the redrive {redrive.name!r} was {step.message}")
 
 
-def insert_job(store: Store, uid: str, accepted: PipelineJob, generation: int, image: str) -> tuple[Job, str | None]:
-    """(a new row, the uid of a job of that name that was deleted while nobody looked).
+class NotYet(Exception):
+    """It cannot be done before something else has ended, which needs nobody's help."""
+
+
+def insert_job(store: Store, uid: str, accepted: PipelineJob, generation: int, image: str) -> Job:
+    """Adds a job to the ledger.
 
     Raises:
         JobError: InvalidSpec, when the ledger cannot take it.
+        NotYet: it has to wait for the end of a redrive that was deleted.
     """
     namespace, name, spec = accepted.metadata.namespace, accepted.metadata.name, accepted.spec
     old = store.find_job(namespace, name)
@@ -140,33 +168,36 @@ def insert_job(store: Store, uid: str, accepted: PipelineJob, generation: int, i
             f"metadata.name: the ledger has a job {name!r} of the namespace {namespace!r} that was run outside the cluster: "
             "choose another name",
         )
-    place: dict[str, object] = {"output": posixpath.normpath(accepted.output_path)}
-    if spec.source.failed_rows_of is not None:
-        place = _redrive_of(store, accepted, spec.source.failed_rows_of)
-    if old is not None:
-        store.mark_deleted(old.uid)
-    job = store.insert_job(
-        uid=uid,
-        namespace=namespace,
-        name=name,
-        phase=Phase.PLANNING,
-        spec=spec.as_dict(),
-        functions=[],
-        digest="",
-        data_root=DATA,
-        output_root=DATA,
-        generation=generation,
-        image=(spec.worker.image if spec.worker else None) or image,
-        **place,
-    )
-    return job, old.uid if old is not None else None
+    row: dict[str, object] = {
+        "uid": uid,
+        "namespace": namespace,
+        "name": name,
+        "phase": Phase.PLANNING,
+        "spec": spec.as_dict(),
+        "functions": [],
+        "digest": "",
+        "data_root": DATA,
+        "output_root": DATA,
+        "generation": generation,
+        "image": (spec.worker.image if spec.worker else None) or image,
+    }
+    wanted = spec.source.failed_rows_of
+    if wanted is None:
+        return store.insert_job(**row, output=posixpath.normpath(accepted.output_path))
+    selection = {"reasons": sorted(set(wanted.reasons)) or None, "pending": False}
+    while True:
+        root = _root_of(store, accepted, wanted)
+        job = store.insert_redrive(root.uid, **row, output=root.output, selection=selection)
+        if job is not None:  # else the job went on, or another redrive was entered, since it was looked at
+            return job
 
 
-def _redrive_of(store: Store, accepted: PipelineJob, wanted: FailedRowsOf) -> dict[str, object]:
-    """What a redrive's row has of the job whose rows it runs.
+def _root_of(store: Store, accepted: PipelineJob, wanted: FailedRowsOf) -> Job:
+    """The job whose rows a redrive runs.
 
     Raises:
         JobError: InvalidSpec, when that job is not there, has not ended, or is another kind of job.
+        NotYet: a redrive of it was deleted and has not ended.
     """
     root = store.find_job(accepted.metadata.namespace, wanted.name)
     if root is None or root.generation is None:
@@ -176,12 +207,12 @@ def _redrive_of(store: Store, accepted: PipelineJob, wanted: FailedRowsOf) -> di
     if root.phase not in TERMINAL or root.input is None or root.spec["mode"] == "plan":
         raise _no_redrive(f"{wanted.name!r} has run no rows, or has not ended (it is {root.phase}): apply this again when it has")
     if (other := store.unfinished_redrive(root.uid)) is not None:
+        if other.deleted_at is not None:
+            raise NotYet(f"the redrive {other.name!r} was deleted: its pods end, and what it had done is written into the results")
         raise _no_redrive(f"{other.name!r} runs rows of {wanted.name!r} now: apply this again when it has ended")
     if changed := redrive_differences(root.spec, accepted.spec):
         raise _no_redrive(f"{wanted.name!r} has other values of {', '.join(changed)}: a redrive may change functions and worker alone")
-    number = max((one.redrive or 0 for one in store.redrives(root.uid)), default=0) + 1
-    selection = {"reasons": sorted(set(wanted.reasons)) or None, "pending": False}
-    return {"output": root.output, "root_uid": root.uid, "redrive": number, "selection": selection}
+    return root
 
 
 def _no_redrive(message: str) -> JobError:

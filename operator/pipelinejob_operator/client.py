@@ -97,7 +97,13 @@ class Client:
         items: list[dict[str, Any]] = []
         more: list[tuple[str, object]] = []
         while True:
-            page = await self.call("GET", path, query=[*query, ("limit", PAGE), *more], accept=accept)
+            try:
+                page = await self.call("GET", path, query=[*query, ("limit", PAGE), *more], accept=accept)
+            except ApiError as error:
+                if error.status != 410 or not more:
+                    raise
+                items, more = [], []  # the server has forgotten the list that this is the next page of: from the start
+                continue
             items += page.get("items") or []
             if not page["metadata"].get("continue"):
                 return items, page["metadata"].get("resourceVersion", "")

@@ -74,6 +74,20 @@ class Stop(Step):
 
 
 @dataclass(frozen=True)
+class FinalizeRedrive(Step):
+    """Starts the last stage of a redrive that was deleted before its end."""
+
+
+@dataclass(frozen=True)
+class EndRedrive(Step):
+    """Says in the ledger how a redrive ended that was deleted before."""
+
+    phase: Phase
+    reason: JobReason
+    message: str
+
+
+@dataclass(frozen=True)
 class Enter(Step):
     """Goes to another phase."""
 
@@ -96,7 +110,8 @@ class Observed:
         allowance: how many pods it may run at once: spec.parallelism, unless the database has no room for so many.
         are_live: whether any of its pods has not ended.
         problem: what a pod reported, or what is wrong with the pods.
-        redrive: the name of a redrive of it that has not ended.
+        redrive: the redrive of it that has not ended, if there is one; its PipelineJob may be deleted.
+        redrive_is_live: whether pods of such a deleted one still run.
     """
 
     job: Job
@@ -107,7 +122,8 @@ class Observed:
     allowance: int
     are_live: bool = False
     problem: Problem | None = None
-    redrive: str | None = None
+    redrive: Job | None = None
+    redrive_is_live: bool = False
 
     def child(self, name: str) -> Mapping[str, Any] | None:
         """The Job of that name, if it is there."""
@@ -118,7 +134,7 @@ def decide(seen: Observed) -> Step | None:
     """The next step of a job, or None when there is nothing to do but wait for news."""
     job, spec = seen.job, seen.spec
     if job.phase in TERMINAL:
-        return _reopen(seen)
+        return _reopen(seen) if seen.redrive is None else _settle(seen, seen.redrive)
     if spec.cancel and job.stop != "cancel":
         return Stop("cancel")  # wins over suspend, and cannot be taken back
     if job.phase == Phase.FINALIZING:
@@ -138,13 +154,31 @@ def decide(seen: Observed) -> Step | None:
 
 def _reopen(seen: Observed) -> Step | None:
     """A job that broke its failure budget goes on when the budget is raised, or kept after a redrive; raised by too little, it says so."""
-    if seen.redrive is not None or seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED:
+    if seen.job.reason != JobReason.FAILURE_BUDGET_EXCEEDED:
         return None
     breach = budget_breach(seen.spec.failure_policy, seen.rows)
     if breach is None:
         return Enter(Phase.PENDING, clear_stop=True)
     if not (seen.job.message or "").startswith(breach):
         return Enter(Phase.FAILED, JobReason.FAILURE_BUDGET_EXCEEDED, breach)
+    return None
+
+
+def _settle(seen: Observed, redrive: Job) -> Step | None:
+    """A redrive that was deleted before its end ends as a cancelled one does, but by a Job of the PipelineJob whose rows it ran."""
+    if redrive.deleted_at is None or seen.redrive_is_live:
+        return None
+    if redrive.input is None:
+        return EndRedrive(Phase.CANCELLED, JobReason.CANCELLED, "deleted before any row was run")
+    final = seen.child(final_job_name(seen.job.name, redrive.uid, redrive.round))
+    if final is None:
+        return FinalizeRedrive()
+    state = job_state(final)
+    if state == "complete":
+        return EndRedrive(Phase.CANCELLED, JobReason.CANCELLED, "deleted before its end: the results of what was done are written")
+    if state == "failed":
+        advice = "see the events of its Job; the next redrive, or job that goes on, writes them again"
+        return EndRedrive(Phase.FAILED, JobReason.SHARDS_FAILED, f"deleted before its end, and the results could not be written: {advice}")
     return None
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from pipelinejob.model import API_VERSION, GROUP, KIND
 from pipelinejob_operator.cache import Cache, Key, Kind, Object, version_of
 from pipelinejob_operator.client import JSON_PATCH, MERGE_PATCH, METADATA_ONLY, NAME, ApiError, Client
-from pipelinejob_operator.diagnose import job_state
+from pipelinejob_operator.diagnose import job_state, lost_pods
 from pipelinejob_operator.manifests import JOB_LABEL, STAGE_LABEL, UID_LABEL
+from pipelinejob_operator.objects import is_live
 
 PLURAL = "pipelinejobs"
 EVENTS_AGE = 5.0  # seconds for which a namespace's Events are good enough
@@ -88,6 +89,22 @@ class Kube(Cache):
                 self._drop(kind, one)
         for one in found:
             self._found(kind, one)
+
+    async def end_leftovers(self, namespace: str, uid: str) -> bool:
+        """Deletes the Jobs that a deleted PipelineJob has left (Kubernetes does, too, but for one deleted with --cascade=orphan).
+
+        Returns:
+            Whether pods of it still run; those on a lost node do not count.
+        """
+        mine = ("labelSelector", f"{JOB_LABEL},{UID_LABEL}={uid}")
+        (jobs, _), (pods, _) = await asyncio.gather(
+            self.client.list_all(_jobs(namespace), query=[mine]), self.client.list_all(_pods(namespace), query=[mine])
+        )
+        for one in jobs:
+            if job_state(one) != "deleting":
+                await self.delete_job(namespace, one["metadata"]["name"], one["metadata"]["uid"])
+        lost = lost_pods(pods, datetime.now(UTC))
+        return any(is_live(one) and one not in lost for one in pods)
 
     async def ping(self) -> None:
         """Asks for the names and versions of all PipelineJobs: the API server answers, and what the watch missed comes to light.

@@ -46,10 +46,13 @@ class Target:
     """The PipelineJob that the manifests are for.
 
     Args:
+        name: its name; for a redrive that was deleted, that of the PipelineJob whose rows it ran.
+        uid: as the ledger knows the job.
         spec: as the resource spells it, defaults filled in.
         image: of all its stages and rounds.
         queue: the Kueue queue for its run Jobs, where it names one.
         url: of the database, as its pods log in.
+        owner: the uid of the PipelineJob of that name, where it is another one.
     """
 
     namespace: str
@@ -59,6 +62,12 @@ class Target:
     image: str
     queue: str | None
     url: str
+    owner: str | None = None
+
+    @property
+    def owner_uid(self) -> str:
+        """The uid of the PipelineJob that everything belongs to, and is collected with."""
+        return self.owner or self.uid
 
 
 def plan_job_name(name: str, uid: str) -> str:
@@ -87,7 +96,7 @@ def labels(target: Target, stage: str | None = None) -> dict[str, str]:
         "app.kubernetes.io/name": "pipelinejob",
         "app.kubernetes.io/managed-by": "pipelinejob",
         JOB_LABEL: target.name,
-        UID_LABEL: target.uid,
+        UID_LABEL: target.owner_uid,
     }
     return marks if stage is None else {**marks, STAGE_LABEL: stage}
 
@@ -175,7 +184,7 @@ def _metadata(target: Target, name: str, marks: dict[str, str]) -> Manifest:
         "apiVersion": API_VERSION,
         "kind": KIND,
         "name": target.name,
-        "uid": target.uid,
+        "uid": target.owner_uid,
         "controller": True,
         "blockOwnerDeletion": False,
     }

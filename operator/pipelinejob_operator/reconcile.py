@@ -18,7 +18,7 @@ from pipelinejob.reasons import JobError, JobReason, Phase
 from pipelinejob.store import Database, Job, Store, roles
 from pipelinejob_operator import manifests
 from pipelinejob_operator.accept import accept, current_spec, is_answered, is_settled
-from pipelinejob_operator.apply import Applier
+from pipelinejob_operator.apply import Applier, NotYet
 from pipelinejob_operator.conditions import View, refused, status, waiting
 from pipelinejob_operator.decide import TERMINAL, Observed, decide, is_over
 from pipelinejob_operator.diagnose import Problem, diagnose, held_pods, job_state, lost_pods, needs_events, termination
@@ -114,6 +114,9 @@ class Reconciler:
         except Foreign as error:
             await self._say_waiting(key, body, Problem("NameTaken", str(error)))
             raise
+        except NotYet as error:
+            await self._say_waiting(key, body, Problem("RedriveDeleted", str(error)))
+            self.queue.add(key, LOOK_AGAIN)
         except ApiError as error:
             if error.status not in PASSING:
                 await self._say_waiting(key, body, Problem("ApiRefused", str(error)))
@@ -146,11 +149,14 @@ class Reconciler:
         if job.root_uid is not None and job.phase in TERMINAL:
             await self._look_at_root(job.root_uid)
         await self._report(key, body, seen, diagnosed)
-        self._redriven.discard(key)
+        if seen.redrive is None or seen.redrive.deleted_at is None:
+            self._redriven.discard(key)
+        else:
+            self.queue.add(key, LOOK_AGAIN)  # its pods are no longer watched for it
         await self._plan_next_look(key, body, seen, diagnosed)
 
     async def _look_at_root(self, uid: str) -> None:
-        """A redrive has ended: the job whose rows it ran has other counts, and may keep its budget now."""
+        """A redrive has ended, or was deleted: the job whose rows it ran has other counts, and may keep its budget now."""
         root = await self._ledger(lambda store: _get(store, uid))
         if root is not None:
             self._redriven.add((root.namespace, root.name))
@@ -163,10 +169,11 @@ class Reconciler:
         uid, generation = body["metadata"]["uid"], body["metadata"]["generation"]
         known = await self._ledger(lambda store: _get(store, uid))
         if known is None:
+            old = await self._ledger(lambda store: store.find_job(*key))
+            if old is not None and old.generation is not None:  # deleted while nobody looked
+                await self._mark_deleted(old)
             accepted = accept(body, self._kube.jobs_in(key[0]))
-            job, old = await self._applier.insert(uid, accepted, generation)
-            if old is not None:
-                await self._close(old)
+            job = await self._applier.insert(uid, accepted, generation)
             self._keys[uid] = key
             return job, accepted.spec
         if uid not in self._keys:  # after a start, its Jobs may not have been seen yet, and to decide without them would be wrong
@@ -203,11 +210,14 @@ class Reconciler:
                 diagnosed = self._connections or diagnosed
         reported = Problem(job.problem["reason"], job.problem["message"]) if job.problem else termination(pods)
         are_live = any(is_live(pod) for pod in pods)
-        redrive = None
-        if job.phase in TERMINAL and job.reason == JobReason.FAILURE_BUDGET_EXCEEDED:
+        redrive, redrive_is_live = None, False
+        if job.phase in TERMINAL and job.root_uid is None:
             redrive = await self._ledger(lambda store: store.unfinished_redrive(job.uid))
-        redriven_by = redrive.name if redrive is not None else None
-        return Observed(job, spec, children, rows, shards.total, granted, are_live, reported or diagnosed, redriven_by), diagnosed
+        if redrive is not None and redrive.deleted_at is not None:
+            redrive_is_live = await self._kube.end_leftovers(key[0], redrive.uid)
+        problem = reported or diagnosed
+        seen = Observed(job, spec, children, rows, shards.total, granted, are_live, problem, redrive, redrive_is_live)
+        return seen, diagnosed
 
     async def _count(self, job: Job, children: list[dict[str, Any]]) -> tuple[Rows, Shards]:
         """The counts as of the last tick; as of now where a decision hangs on them."""
@@ -289,17 +299,19 @@ class Reconciler:
         body = self._kube.job(key)
         if body is not None and "deletionTimestamp" not in body["metadata"]:
             return body  # this one, or another of its name, whose entry into the ledger closes this one
-        await self._close(job.uid)
-        await self._ledger(lambda store: store.mark_deleted(job.uid))
+        await self._mark_deleted(job)
         return None
 
-    async def _close(self, uid: str) -> None:
-        """Nothing of a deleted job is kept outside the ledger."""
+    async def _mark_deleted(self, job: Job) -> None:
+        """Nothing of a deleted job is kept outside the ledger; a redrive's end is up to the job whose rows it ran."""
         for known in (self._counts, self._top, self._keys):
-            known.pop(uid, None)
-        self._grants.release(uid)
-        self._pace.forget(uid)
-        await self._applier.end_access(uid)
+            known.pop(job.uid, None)
+        self._grants.release(job.uid)
+        self._pace.forget(job.uid)
+        await self._applier.end_access(job.uid)
+        await self._ledger(lambda store: store.mark_deleted(job.uid))
+        if job.root_uid is not None:
+            await self._look_at_root(job.root_uid)
 
     # ---- the loops
 
@@ -358,6 +370,9 @@ class Reconciler:
             if body is not None and not is_settled(body):
                 self.queue.add(key)
 
+    def _is_mine(self, key: Key) -> bool:
+        return not self._settings.namespaces or key[0] in self._settings.namespaces
+
     async def _look_again(self, key: Key, uid: str) -> None:
         try:
             await self._kube.refresh(key, uid)
@@ -375,16 +390,16 @@ class Reconciler:
             body = self._kube.job(key)
             if body is not None and not is_answered(body):
                 await self._look_again(key, body["metadata"]["uid"])
-        if not self._knows_redriven:  # after a start: what the one before us had still to say of them
-            for key in await self._ledger(lambda store: store.redriven()):
+        # At first all: what the one before us had still to say of them.
+        for key in await self._ledger(lambda store: store.redriven(unsettled=self._knows_redriven)):
+            if self._is_mine(key):
                 self._redriven.add(key)
                 self.queue.add(key)
-            self._knows_redriven = True
+        self._knows_redriven = True
         live = await self._ledger(lambda store: store.live_uids())
         for uid, key in live.items():
             body = self._kube.job(key)
-            mine = not self._settings.namespaces or key[0] in self._settings.namespaces
-            if mine and (body is None or body["metadata"]["uid"] != uid):
+            if self._is_mine(key) and (body is None or body["metadata"]["uid"] != uid):
                 await self._look_again(key, uid)
         await self._ledger.on_database(roles.drop_roles_of_ended)
         if self._settings.retention_days:

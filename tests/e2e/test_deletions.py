@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ SLOW: dict[str, Any] = {
     "functions": [{"name": "resize", "params": {"width": width, "height": 1600}} for width in (1200, 1100, 1200, 1100)],
     "sharding": {"rowsPerShard": 300, "batchRows": 10},
 }
+
+
+FAST: list[dict[str, Any]] = [{"name": "resize", "params": {"width": 16, "height": 16}}]
+OPERATOR = ("-n", "pipelinejob-system", "-l", "app.kubernetes.io/component=operator")
 
 
 @pytest.fixture
@@ -40,9 +45,12 @@ def _begin(shop: Shop) -> str:
 def _is_closed(cluster: Cluster, uid: str) -> bool:
     """Whether the ledger knows that a job was deleted, and its pods' role is gone."""
     roles = f"SELECT count(*) FROM pg_roles WHERE rolname = 'plj_{uid.replace('-', '')}'"
-    query = f"SELECT stop, ({roles}) FROM pipelinejob.jobs WHERE uid = '{uid}'"
+    return _psql(cluster, f"SELECT stop, ({roles}) FROM pipelinejob.jobs WHERE uid = '{uid}'") == "deleted|0"
+
+
+def _psql(cluster: Cluster, query: str) -> str:
     psql = ["-n", cluster.namespace, "pipelinejob-postgres-0", "--", "psql", "-U", "pipelinejob", "-d", "pipelinejob", "-Atc", query]
-    return cluster.kubectl("exec", *psql).strip() == "deleted|0"
+    return cluster.kubectl("exec", *psql).strip()
 
 
 def _rest(cluster: Cluster, namespace: str) -> str:
@@ -98,3 +106,60 @@ def test_a_job_is_applied_anew_while_old_pods_run(shop: Shop, cluster: Cluster) 
     assert images == sources
     moved = shop.root / f"out/job.{old}/images"
     assert left <= len(list(moved.iterdir())) <= left + 2  # what they had finished when they were stopped
+
+
+def test_a_redrive_is_deleted_while_it_runs(shop: Shop, cluster: Cluster) -> None:
+    """At first with one of its name applied at once, then while the operator is away: what was done stays, the rest fails as before."""
+    late = shop.root / "late"
+    (shop.root / "img").rename(late)
+    shop.apply(**{**SLOW, "functions": FAST})
+    assert shop.wait_end()["rows"]["failed"] == ROWS
+    late.rename(shop.root / "img")
+    first = _redrive(shop, "again")
+    shop.kubectl("delete", "pipelinejob", "again", "--timeout=10s")
+    second = _redrive(shop, "again")
+    began = f"SELECT created_at FROM pipelinejob.jobs WHERE uid = '{second}'"
+    order = f"SELECT phase, finished_at <= ({began}) FROM pipelinejob.jobs WHERE uid = '{first}'"
+    assert _psql(cluster, order) == "Cancelled|t"
+    shop.wait(lambda: ("Normal", "RedriveDeleted") in shop.events(), 10, "an Event of the job whose rows it ran")
+
+    cluster.kubectl("scale", "deployment", *OPERATOR, "--replicas=0")
+    try:
+        shop.wait(lambda: not cluster.kubectl("get", "pods", *OPERATOR, "-o", "name").strip(), 30, "the operator is away")
+        shop.kubectl("delete", "pipelinejob", "again", "--timeout=10s")
+    finally:
+        cluster.kubectl("scale", "deployment", *OPERATOR, "--replicas=1")
+    ended = f"SELECT phase FROM pipelinejob.jobs WHERE uid = '{second}'"
+    shop.wait(lambda: _psql(cluster, ended) == "Cancelled", 90, "the redrive has ended")
+    done = [one["counts"]["succeeded"] for one in _manifest(shop)["redrives"]]
+    assert len(done) == 2 and 0 < done[0] < done[0] + done[1] < ROWS
+    shop.wait(lambda: shop.status()["rows"]["succeeded"] == sum(done), 10, "the status of the job has what was done")
+    assert shop.phase() == "Complete" and shop.status()["rows"]["failed"] == ROWS - sum(done)
+    _is_whole(shop, sum(done))
+
+    _redrive(shop, "mended", FAST)
+    assert shop.wait_end("mended")["rows"]["succeeded"] == ROWS - sum(done)
+    shop.wait(lambda: shop.status()["rows"]["succeeded"] == ROWS, 10, "every row is done")
+    _is_whole(shop, ROWS)
+
+
+def _redrive(shop: Shop, name: str, functions: list[dict[str, Any]] | None = None) -> str:
+    """Applies a redrive of all failed rows, waits until it has done some, and returns its uid."""
+    shop.apply(name, **{**SLOW, "functions": functions or SLOW["functions"], "source": {"failedRowsOf": {"name": "job"}}, "output": {}})
+    shop.wait(lambda: shop.status(name).get("rows", {}).get("succeeded"), 90, f"some rows of {name} are done")
+    return str(shop.get(name)["metadata"]["uid"])
+
+
+def _manifest(shop: Shop) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(shop.project.text("out/job/manifest.json"))
+    return made
+
+
+def _is_whole(shop: Shop, succeeded: int) -> None:
+    """The tables agree with the images and with each other; no round is open."""
+    urls = [row["url"] for row in shop.project.table("out/job/metadata.csv")]
+    images = shop.root / "out/job/images"
+    assert len(urls) == succeeded and set(urls) == {f"images/{file.relative_to(images)}" for file in images.rglob("*") if file.is_file()}
+    assert len(shop.project.table("out/job/failures.csv")) == ROWS - succeeded
+    assert _manifest(shop)["counts"]["succeeded"] == succeeded
+    assert {file.name for file in (shop.root / "out/job/.pipelinejob").iterdir() if file.is_dir()} <= {"records"}

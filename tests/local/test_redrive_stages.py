@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import uuid
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ import pytest
 
 from pipelinejob import model
 from pipelinejob.reasons import JobError
-from pipelinejob.store import Job
+from pipelinejob.store import Job, roles
 from pipelinejob_operator.accept import accept
-from pipelinejob_operator.apply import insert_job
+from pipelinejob_operator.apply import NotYet, insert_job
 from support.pods import Pods
 from support.project import Project
 
@@ -52,7 +53,7 @@ def _redrive(pods: Pods, **of: Any) -> Job:
     metadata = {"name": "again", "namespace": "default", "uid": str(uuid.uuid4()), "creationTimestamp": "2026-01-01T00:00:00Z"}
     spec = {**SPEC, "source": source, "functions": chain, "output": {}, "data": data}
     accepted = accept({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": spec}, [])
-    job, _ = insert_job(pods.store, str(metadata["uid"]), accepted, 1, "worker:test")
+    job = insert_job(pods.store, str(metadata["uid"]), accepted, 1, "worker:test")
     assert (job.output, job.spec["failurePolicy"]["maxFailedRowsPercent"]) == ("out/job", 100)
     return pods.enter(job)
 
@@ -100,6 +101,33 @@ def test_a_pod_that_dies_leaves_the_rest_to_the_next(pods: Pods, root: Job, step
     assert [row.attempts for row in pods.store.failures(root.uid)] == [2]
 
 
+@pytest.mark.parametrize(("step", "least"), [("moved:2", 0), ("published:2", 2), ("recorded", 0)])
+def test_deleted_while_a_pod_dies(pods: Pods, root: Job, step: str, least: int) -> None:
+    job = _redrive(pods)
+    assert pods.run("plan")[0] == 0 and pods.open_round() == 1
+    assert pods.run("shard", env={"PIPELINEJOB_FAULT": step})[0] == -signal.SIGKILL
+    pods.store.mark_deleted(job.uid)
+    assert pods.store.unfinished_redrive(root.uid) == pods.store.get_job(job.uid)
+    roles.drop_roles_of_ended(pods.database)  # not its own, for it has files to write
+    code, log = pods.run("shard")
+    assert (code, "the job was deleted" in log) == (75, True)
+    assert pods.run("finalize")[0] == 0
+    rows, _ = pods.store.update_counts(root.uid)
+    done = rows.succeeded - 41
+    assert least <= done <= 6 and (rows.failed, rows.pending) == (7 - done, 0)
+    tree = pods.project.tree("out/job")
+    assert {row["url"] for row in pods.project.table("out/job/metadata.csv")} == {name for name in tree if name.startswith("images/")}
+    assert len(pods.project.table("out/job/failures.csv")) == rows.failed
+    assert json.loads(pods.project.text("out/job/manifest.json"))["counts"]["succeeded"] == rows.succeeded
+    assert not any(job.uid in name for name in tree), "its round is closed"
+
+    _end(pods, job, "Cancelled")
+    again = _redrive(pods)
+    assert again.redrive == 2 and _run(pods) == [0, 0, 0]
+    rows, _ = pods.store.update_counts(root.uid)
+    assert (rows.succeeded, rows.failed) == (47, 1)
+
+
 def test_reasons_and_a_changed_csv(pods: Pods, root: Job) -> None:
     _redrive(pods, reasons=["ImageInvalid"])
     assert _run(pods) == [0, 0], "there is nothing to run"
@@ -128,6 +156,8 @@ def test_what_is_not_accepted(pods: Pods, root: Job) -> None:
     first = _redrive(pods)
     assert "'again' runs rows of 'job' now" in refused()
     assert "is a redrive itself" in refused(name="again")
-    _end(pods, first, "Failed")
     pods.store.mark_deleted(first.uid)
+    with pytest.raises(NotYet, match="'again' was deleted"):
+        _redrive(pods)
+    _end(pods, first, "Failed")
     assert _redrive(pods).redrive == 2

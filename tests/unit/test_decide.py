@@ -16,7 +16,9 @@ from pipelinejob_operator.decide import (
     CreatePlanJob,
     CreateRunJob,
     Delete,
+    EndRedrive,
     Enter,
+    FinalizeRedrive,
     Observed,
     OpenRound,
     Scale,
@@ -26,7 +28,7 @@ from pipelinejob_operator.decide import (
 from pipelinejob_operator.diagnose import Problem
 from pipelinejob_operator.manifests import final_job_name, plan_job_name, run_job_name
 
-UID = "0a1b2c3d-0000-4000-8000-000000000000"
+UID, OTHER = "0a1b2c3d-0000-4000-8000-000000000000", "4d3c2b1a-0000-4000-8000-000000000000"
 PLANNED = {"rows": 100, "sha256": "0" * 64, "columns": ["id"]}
 SPEC = {"source": {"csv": "rows.csv"}, "parallelism": 4, "data": {"persistentVolumeClaim": {"claimName": "catalogue"}}}
 
@@ -177,8 +179,26 @@ def test_a_broken_budget_is_judged_at_the_end_and_reopened_when_it_is_raised() -
 
 def test_a_budget_that_a_redrive_brings_back_waits_for_its_end() -> None:
     failed: dict[str, Any] = {"rows": counts(0, failed=5), "reason": JobReason.FAILURE_BUDGET_EXCEEDED}
-    assert decide(seen(Phase.FAILED, redrive="men-again", **failed)) is None
+    assert decide(seen(Phase.FAILED, redrive=redrive(), **failed)) is None
     assert decide(seen(Phase.FAILED, **failed)) == Enter(Phase.PENDING, clear_stop=True)
+
+
+def redrive(**of: Any) -> Job:
+    """One that was not deleted, unless `of` says when."""
+    return Job(**{**dict.fromkeys(Job._fields), "name": "men-again", "uid": OTHER, "phase": Phase.RUNNING, "round": 2, **of})
+
+
+@pytest.mark.parametrize("phase", [Phase.COMPLETE, Phase.FAILED, Phase.CANCELLED])
+def test_a_redrive_that_was_deleted_is_finalized_when_its_pods_are_gone(phase: Phase) -> None:
+    deleted = redrive(deleted_at=datetime.now(UTC), input=PLANNED)
+    final = final_job_name("men", OTHER, 2)
+    assert decide(seen(phase, redrive=redrive(input=PLANNED))) is None
+    assert decide(seen(phase, redrive=deleted, redrive_is_live=True)) is None
+    assert decide(seen(phase, redrive=deleted)) == FinalizeRedrive()
+    assert decide(seen(phase, child(final), redrive=deleted)) is None
+    ends = [decide(seen(phase, child(final, state), redrive=deleted)) for state in ("complete", "failed")]
+    ends.append(decide(seen(phase, redrive=deleted._replace(input=None))))
+    assert [one.phase for one in ends if isinstance(one, EndRedrive)] == [Phase.CANCELLED, Phase.FAILED, Phase.CANCELLED]
 
 
 def test_a_job_with_its_last_pods_on_a_lost_node_is_not_waited_for() -> None:

@@ -315,6 +315,42 @@ def test_refresh_finds_what_is_gone_but_an_older_list_takes_nothing_newer_away(s
     assert all(query["labelSelector"] == "pipelinejob.dev/job,pipelinejob.dev/uid=u1" for query in asked)
 
 
+def test_a_list_that_the_server_forgets_between_two_pages_is_asked_for_from_the_start(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten = (410, {"reason": "Expired", "message": "The provided continue parameter is too old"})
+    pages = (
+        (200, listed(20, job(1, "a"), more="next")),
+        forgotten,
+        (200, listed(30, job(1, "a"), more="more")),
+        (200, listed(30, job(2, "b"))),
+    )
+    server.on(f"GET {JOBS}", *pages, forgotten)
+
+    async def story(kube: Kube) -> None:
+        found, version = await kube.client.list_all(JOBS)
+        assert ([one["metadata"]["uid"] for one in found], version) == (["a", "b"], "30")
+        with pytest.raises(ApiError, match="410 Expired"):
+            await kube.client.list_all(JOBS)  # of a first page
+
+    asyncio.run(server.run(story, monkeypatch))
+
+
+@pytest.mark.parametrize(("since", "runs"), [("2999-01-01T00:00:00Z", True), ("2026-01-01T00:00:00Z", False)])
+def test_what_a_deleted_pipelinejob_has_left_is_ended(server: Server, monkeypatch: pytest.MonkeyPatch, since: str, runs: bool) -> None:
+    left, going, leaving = job(10, "left"), job(11, "going"), pod(10, "leaving")
+    going["metadata"]["deletionTimestamp"] = leaving["metadata"]["deletionTimestamp"] = since
+    server.on(f"GET {JOBS}", (200, listed(20, left, going)))
+    server.on(f"GET {PODS}", (200, listed(20, leaving, pod(11, "ended", "Failed"))))
+    server.on(f"DELETE {JOBS}/left", (200, {"kind": "Status"}))
+
+    async def story(kube: Kube) -> None:
+        assert await kube.end_leftovers("shop", "u1") is runs  # a minute after its end should have come, its node is lost
+
+    asyncio.run(server.run(story, monkeypatch))
+    assert [call for call, _ in server.calls if call.startswith("DELETE")] == [f"DELETE {JOBS}/left"]
+
+
 def test_what_runs_at_a_start_is_known_before_anything_is_decided(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     ended, forged = job(uid="ended", conditions=[{"type": "Complete", "status": "True"}]), job(uid="forged")
     forged["metadata"]["ownerReferences"] = []

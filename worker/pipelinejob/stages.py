@@ -300,10 +300,12 @@ class _ShardRun:
 def finish(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> None:
     """Writes the job's files from what is recorded, whether it was all done or not.
 
+    A redrive that was deleted is finalized like any other: the files are those of the job whose rows it ran.
+
     Raises:
         JobError: OutputConflict.
     """
-    job = _job(store, uid)
+    job = _job(store, uid, also_deleted_redrive=True)
     if job.input is None:
         say(f"job {job.name} was never planned: there is nothing to write")
         return
@@ -316,12 +318,12 @@ def finish(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> No
 STAGES: dict[str, Callable[[Store, str, Stop, Say, Storage], None]] = {"plan": plan, "shard": shard, "finalize": finish}
 
 
-def _job(store: Store, uid: str) -> Job:
+def _job(store: Store, uid: str, *, also_deleted_redrive: bool = False) -> Job:
     try:
         job = store.get_job(uid)
     except KeyError:
         raise StoppedError("the job was deleted") from None
-    if job.deleted_at is not None:
+    if job.deleted_at is not None and not (also_deleted_redrive and job.root_uid is not None):
         raise StoppedError("the job was deleted")
     return job
 

@@ -256,19 +256,46 @@ class Store:
         self._db.query(sql, [_adapt(fields[name]) for name in names])
         return self.get_job(str(fields["uid"]))
 
+    def insert_redrive(self, root: str, **fields: object) -> Job | None:
+        """Adds a redrive, unless it is there, with the next number; None when the root has not ended, or has another unfinished one.
+
+        Of this and `reopen` at once, one is first, and the other finds what it did.
+        """
+
+        def work(cursor: Any) -> bool:
+            if _is_idle(cursor, root):
+                columns = {**fields, "root_uid": root}
+                marks = ", ".join(["%s"] * len(columns))
+                cursor.execute(
+                    f"INSERT INTO pipelinejob.jobs ({', '.join(columns)}, redrive) SELECT {marks}, coalesce(max(redrive), 0) + 1"
+                    " FROM pipelinejob.jobs WHERE root_uid = %s",
+                    [*map(_adapt, columns.values()), root],
+                )
+            cursor.execute("SELECT FROM pipelinejob.jobs WHERE uid = %s", (fields["uid"],))  # also where an answer was lost
+            return bool(cursor.rowcount)
+
+        return self.get_job(str(fields["uid"])) if self._db.transaction(work) else None
+
     def update_job(self, uid: str, **fields: object) -> None:
         """Sets columns of a job."""
-        settings = ", ".join(f"{name} = %s" for name in fields)
-        self._db.query(f"UPDATE pipelinejob.jobs SET {settings} WHERE uid = %s", [*map(_adapt, fields.values()), uid])
+        self._db.query(*_update(uid, fields))
+
+    def reopen(self, uid: str, **fields: object) -> None:
+        """Sets columns of a job that has ended and is to go on; nothing while a redrive of it is unfinished."""
+        self._db.transaction(lambda cursor: cursor.execute(*_update(uid, fields)) if _is_idle(cursor, uid) else None)
 
     def delete_job(self, uid: str) -> None:
         """Removes a job with all that is recorded of it."""
         self._db.query("DELETE FROM pipelinejob.jobs WHERE uid = %s", (uid,))
 
     def mark_deleted(self, uid: str) -> None:
-        """The job's object is gone: its processes stop, what is recorded stays, and its name is free."""
+        """The job's object is gone: its processes stop, what is recorded stays, and its name is free.
+
+        The round of a redrive stays open until it is finalized: what its processes publish until then is to be recorded.
+        """
         self._db.query(
-            "WITH closed AS (UPDATE pipelinejob.shards SET open = false WHERE job_uid = %(uid)s AND open)"
+            "WITH closed AS (UPDATE pipelinejob.shards s SET open = false FROM pipelinejob.jobs j"
+            "                WHERE j.uid = %(uid)s AND j.root_uid IS NULL AND s.job_uid = j.uid AND s.open)"
             " UPDATE pipelinejob.jobs SET stop = 'deleted', deleted_at = coalesce(deleted_at, now()) WHERE uid = %(uid)s",
             {"uid": uid},
         )
@@ -339,17 +366,19 @@ class Store:
         parameters = (uid, rows_per_shard, None if functions is None else json.dumps(functions), digest)
         return int(self._db.query("SELECT pipelinejob.plan_redrive_v1(%s, %s, %s, %s) AS rows", parameters)[0]["rows"])
 
-    def redriven(self) -> list[tuple[str, str]]:
-        """(namespace, name) of the cluster's jobs that have redrives."""
+    def redriven(self, *, unsettled: bool = False) -> list[tuple[str, str]]:
+        """(namespace, name) of the cluster's jobs that have redrives; or, `unsettled`, one that was deleted before its end."""
         rows = self._db.query(
             "SELECT DISTINCT j.namespace, j.name FROM pipelinejob.jobs j JOIN pipelinejob.jobs r ON r.root_uid = j.uid"
             " WHERE j.generation IS NOT NULL AND j.deleted_at IS NULL"
+            " AND (NOT %s OR r.deleted_at IS NOT NULL AND r.phase <> ALL (%s))",
+            (unsettled, list(ENDS)),
         )
         return [(row["namespace"], row["name"]) for row in rows]
 
     def unfinished_redrive(self, uid: str) -> Job | None:
-        """The redrive of a job that has not ended, if there is one."""
-        return next((one for one in self.redrives(uid) if one.phase not in ENDS and one.deleted_at is None), None)
+        """The redrive of a job that has not ended, if there is one; one that was deleted before its end has its files to be written."""
+        return next((one for one in self.redrives(uid) if one.phase not in ENDS), None)
 
     def redrives(self, uid: str) -> list[Job]:
         """The redrives of a job, in order."""
@@ -533,6 +562,21 @@ def batches_of(shard: ShardRow, batch_rows: int) -> Iterator[Batch]:
             own, picked = shard.picked[picked:after], after
         if first not in shard.recorded:
             yield Batch(first, rows, start, end, checksum, own)
+
+
+def _update(uid: str, fields: Mapping[str, object]) -> tuple[str, list[object]]:
+    settings = ", ".join(f"{name} = %s" for name in fields)
+    return f"UPDATE pipelinejob.jobs SET {settings} WHERE uid = %s", [*map(_adapt, fields.values()), uid]
+
+
+def _is_idle(cursor: Any, uid: str) -> bool:
+    """Whether a job has ended and no redrive of it is unfinished; it stays so until the end of the transaction."""
+    ends = list(ENDS)
+    cursor.execute("SELECT FROM pipelinejob.jobs WHERE uid = %s AND deleted_at IS NULL AND phase = ANY (%s) FOR UPDATE", (uid, ends))
+    if not cursor.rowcount:
+        return False
+    cursor.execute("SELECT FROM pipelinejob.jobs WHERE root_uid = %s AND phase <> ALL (%s)", (uid, ends))
+    return not cursor.rowcount
 
 
 def _adapt(value: object) -> object:

@@ -109,12 +109,16 @@ def drop_job_role(database: Database, uid: str) -> None:
 
 
 def drop_roles_of_ended(database: Database) -> None:
-    """Removes the login roles that jobs have left which ended or are deleted; one that is to run again waits for it, and gets a new one."""
+    """Removes the login roles that jobs have left which ended or are deleted; one that is to run again waits for it, and gets a new one.
+
+    A redrive that was deleted before its end keeps its own as long as the job is there whose files it has to write.
+    """
 
     def drop(cursor: Any) -> None:
         cursor.execute(
             "SELECT r.rolname FROM pipelinejob.jobs j JOIN pg_roles r ON r.rolname = 'plj_' || replace(j.uid::text, '-', '')"
-            " WHERE j.deleted_at IS NOT NULL OR j.phase IN ('Complete', 'Failed', 'Cancelled') FOR UPDATE OF j"
+            " WHERE j.phase IN ('Complete', 'Failed', 'Cancelled') OR j.deleted_at IS NOT NULL"
+            " AND NOT EXISTS (SELECT FROM pipelinejob.jobs o WHERE o.uid = j.root_uid AND o.deleted_at IS NULL) FOR UPDATE OF j"
         )
         for row in cursor.fetchall():
             cursor.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(row["rolname"])))
