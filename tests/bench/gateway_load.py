@@ -112,12 +112,15 @@ def _environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    process = subprocess.Popen([COMMAND, "serve", "--port", "0"], cwd=folder, env=_environment(folder), stderr=subprocess.PIPE, text=True)
+    log = CACHE / "logs/gateway.log"
+    with open(log, "w") as errors:
+        process = subprocess.Popen([COMMAND, "serve", "--port", "0"], cwd=folder, env=_environment(folder), stderr=errors)
     try:
-        assert process.stderr is not None
-        match = next((match for line in process.stderr if (match := re.search(r"on (http://\S+?)/ ", line))), None)
-        if match is None:
-            raise BenchError("serve did not start")
+        give_up = time.monotonic() + 60
+        while not (match := re.search(r"on (http://\S+?)/ ", log.read_text())):
+            if time.monotonic() > give_up or process.poll() is not None:
+                raise BenchError(f"serve did not start, see {log}")
+            time.sleep(0.1)
         yield match[1], psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
