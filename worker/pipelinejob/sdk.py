@@ -36,11 +36,10 @@ GONE_FOR = 5.0  # seconds without a process, after which a job is taken for inte
 Connection = LocalJobs | RemoteJobs
 
 
-@cache
 def connect(
     url: str | None = None, *, token: str | None = None, data: str = ".", home: str | None = None, database: str | None = None
 ) -> Connection:
-    """Where jobs run; asked again in the same way, it answers the same connection.
+    """Where jobs run; asked again for the same place, it answers the same connection.
 
     Args:
         url: of a gateway, in a cluster or of `pipelinejob serve`; None: PIPELINEJOB_URL, or this machine.
@@ -54,10 +53,20 @@ def connect(
     """
     url = url or os.environ.get("PIPELINEJOB_URL")
     if url:
-        return RemoteJobs(url, token or os.environ.get("PIPELINEJOB_TOKEN"))
-    root = Path(data).resolve()
+        return _remote(url, token or os.environ.get("PIPELINEJOB_TOKEN"))
     where = Path(home or os.environ.get("PIPELINEJOB_HOME") or ".pipelinejob").absolute()
-    return LocalJobs(where, root, root, database or os.environ.get("PIPELINEJOB_DATABASE_URL"), at_once=100)
+    return _local(where, Path(data).resolve(), database or os.environ.get("PIPELINEJOB_DATABASE_URL"))
+
+
+# Kept by what the environment and the current folder said: both may change while a program runs, above all in a notebook.
+@cache
+def _remote(url: str, token: str | None) -> RemoteJobs:
+    return RemoteJobs(url, token)
+
+
+@cache
+def _local(home: Path, data: Path, database: str | None) -> LocalJobs:
+    return LocalJobs(home, data, data, database, at_once=100)
 
 
 class PipelineJob:
