@@ -7,7 +7,7 @@
     job.failures()    # a line for each row that failed, with its reason
 
 Without more it runs jobs here, with the current folder as the data root, as `pipelinejob run` does. With PIPELINEJOB_URL
-(and PIPELINEJOB_TOKEN) in the environment, or `on=connect(url=...)`, it asks a gateway.
+(and PIPELINEJOB_TOKEN) in the environment, or `on=connect(url=...)`, it asks a gateway. docs/sdk.md shows all of it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ from pipelinejob.reasons import ENDS, JobError, JobReason
 from pipelinejob.remote import RemoteJobs
 from pipelinejob.service import LocalJobs, NoJobError, StateError
 
+__all__ = ["JobError", "NoJobError", "PipelineJob", "StateError", "connect"]
+
 EVERY = 0.5  # seconds between looks at a job that is waited for
 GONE_FOR = 5.0  # seconds without a process, after which a job is taken for interrupted
+_TAKEN_OVER = ("parallelism", "failurePolicy", "ttlSecondsAfterFinished")  # by submit(), of a job that was submitted before
 
 Connection = LocalJobs | RemoteJobs
 
@@ -135,6 +138,9 @@ class PipelineJob:
     def submit(self, *, replace: bool = False) -> Self:
         """Starts the job; one that was submitted before goes on, or stays as it is when it has ended.
 
+        Its parallelism, failurePolicy and ttlSecondsAfterFinished are those of this object then: a job that failed for a budget that was
+        raised since goes on.
+
         Args:
             replace: start anew: the job of that name is deleted with its output first.
 
@@ -154,6 +160,8 @@ class PipelineJob:
             self.on.create(self._job, self._folder)
             return self
         self._check_same(there)
+        if self._job is not None and (changes := self._changes(there)):
+            self.patch(**changes)
         if there["status"]["phase"] not in ENDS:
             self.on.resume(self.namespace, self.name)
         return self
@@ -175,7 +183,7 @@ class PipelineJob:
             while True:
                 job = self.on.get(self.namespace, self.name)
                 status, standing = job.get("status") or {}, job["metadata"].get("annotations", {}).get("pipelinejob.dev/standing")
-                if rows := status.get("rows"):
+                if (rows := status.get("rows")) and rows["total"]:
                     reporter.progress(rows["total"] - rows["pending"], rows["total"], rows["failed"])
                 if status.get("phase") in ENDS:
                     return self
@@ -271,7 +279,7 @@ class PipelineJob:
 
     def patch(self, **changes: Any) -> Self:
         """Changes fields of its spec that may change: parallelism, failurePolicy, ttlSecondsAfterFinished, suspend, cancel."""
-        self.on.patch(self.namespace, self.name, changes)
+        self._spec = _spec(self.on.patch(self.namespace, self.name, changes))
         return self
 
     def delete(self, *, output: bool = False) -> None:
@@ -288,6 +296,10 @@ class PipelineJob:
                 JobReason.INVALID_SPEC,
                 f"the job {self.name!r} exists with other values of {', '.join(changed)}: choose another name, or submit(replace=True)",
             )
+
+    def _changes(self, there: Mapping[str, Any]) -> dict[str, Any]:
+        ours, theirs = self._spec.as_dict(), _spec(there).as_dict()
+        return {key: ours[key] for key in _TAKEN_OVER if ours[key] != theirs[key]}
 
 
 def _spec(job: Mapping[str, Any]) -> Spec:
