@@ -106,6 +106,14 @@ def test_the_same_name_again(project: Project, on: Connection, name: str) -> Non
     assert changed.submit(replace=True).wait(timeout=60).phase == "Complete"
 
 
+def test_a_budget_raised_since(project: Project, on: Connection, name: str) -> None:
+    assert job(project, on, name, failurePolicy={"maxFailedRowsPercent": 5}).submit().wait(timeout=60).phase == "Failed"
+    raised = job(project, on, name, failurePolicy={"maxFailedRowsPercent": 20}).submit().wait(timeout=60)
+    assert raised.phase == "Complete"
+    assert raised.patch(parallelism=5).submit() is raised
+    assert on.get("default", name)["spec"]["parallelism"] == 5, "what was patched stays"
+
+
 def test_suspend_resume_redrive_cancel_delete(project: Project, on: Connection, name: str) -> None:
     made = job(project, on, name, suspend=True).submit()
     with pytest.raises(StateError, match="resume"):
@@ -136,6 +144,14 @@ def test_functions_of_ones_own(project: Project, name: str) -> None:
     project.write("def mark(image, row):\n    return {'length': len(row['name'])}\n", "fn.py")
     made = job(project, on, name, functions=[{"name": "mark", "file": "fn.py"}])
     assert set(made.submit().wait(timeout=60).metadata()["length"]) == {7, 8}
+
+
+def test_where_jobs_run_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINEJOB_URL", "http://127.0.0.1:9")
+    before = connect()
+    monkeypatch.setenv("PIPELINEJOB_URL", "http://127.0.0.1:19")
+    assert connect() is not before
+    assert connect() is connect(url="http://127.0.0.1:19"), "one connection for one place"
 
 
 def test_no_gateway() -> None:

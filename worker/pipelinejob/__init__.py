@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipelinejob.sdk import PipelineJob, connect
+    from pipelinejob.sdk import JobError, NoJobError, PipelineJob, StateError, connect
 
 __version__ = "0.1.0"
-__all__ = ["PipelineJob", "__version__", "connect"]
+__all__ = ["JobError", "NoJobError", "PipelineJob", "StateError", "__version__", "connect"]
 
 
 def __getattr__(name: str) -> object:
     """Loads the SDK when it is first asked for: pods that run rows do without it, and without pandas."""
-    if name in ("PipelineJob", "connect"):
+    if name in __all__:
         from pipelinejob import sdk  # noqa: PLC0415
 
         return getattr(sdk, name)

@@ -1,10 +1,11 @@
-"""The progress of a run as a person sees it: a bar on a terminal, plain lines elsewhere, all on standard error."""
+"""The progress of a run as a person sees it: a bar on a terminal or in a notebook, plain lines on standard error elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -14,10 +15,12 @@ RATE_OVER = 10.0  # seconds that the shown rows/s are an average of
 
 
 class ConsoleReporter:
-    """A progress bar on a terminal, plain lines elsewhere."""
+    """A progress bar on a terminal or in a notebook, plain lines elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._in_notebook = console.is_jupyter and not console.quiet
+        self._shown: Any = None  # what a notebook shows, to be drawn anew
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._seen: list[tuple[float, int]] = []
@@ -32,6 +35,9 @@ class ConsoleReporter:
         now = time.monotonic()
         if self._console.is_terminal:
             self._draw(done, total, failed, now)
+        elif self._in_notebook:
+            rate = self._rate(done, now)
+            self._show(done, total, f"{done}/{total} rows, {failed} failed" + (f", {rate:.0f} rows/s" if rate and done < total else ""))
         elif now - self._said >= PLAIN_EVERY:
             if self._said:
                 rate = self._rate(done, now)
@@ -67,6 +73,15 @@ class ConsoleReporter:
             self._bar.start()
         assert self._task is not None
         self._bar.update(self._task, completed=done, rate=self._rate(done, now), failed=failed)
+
+    def _show(self, done: int, total: int, text: str) -> None:
+        from IPython.display import display  # noqa: PLC0415 - part of every notebook, and of nothing else
+
+        both = {"text/plain": text, "text/html": f'<progress value="{done}" max="{total}"></progress> {text}'}
+        if self._shown is None:
+            self._shown = display(both, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._shown.update(both, raw=True)
 
     def _rate(self, done: int, now: float) -> float:
         """Rows per second over the last ten seconds."""

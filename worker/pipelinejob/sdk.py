@@ -7,7 +7,7 @@
     job.failures()    # a line for each row that failed, with its reason
 
 Without more it runs jobs here, with the current folder as the data root, as `pipelinejob run` does. With PIPELINEJOB_URL
-(and PIPELINEJOB_TOKEN) in the environment, or `on=connect(url=...)`, it asks a gateway.
+(and PIPELINEJOB_TOKEN) in the environment, or `on=connect(url=...)`, it asks a gateway. docs/sdk.md shows all of it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ from pipelinejob.reasons import ENDS, JobError, JobReason
 from pipelinejob.remote import RemoteJobs
 from pipelinejob.service import LocalJobs, NoJobError, StateError
 
+__all__ = ["JobError", "NoJobError", "PipelineJob", "StateError", "connect"]
+
 EVERY = 0.5  # seconds between looks at a job that is waited for
 GONE_FOR = 5.0  # seconds without a process, after which a job is taken for interrupted
+_TAKEN_OVER = ("parallelism", "failurePolicy", "ttlSecondsAfterFinished")  # by submit(), of a job that was submitted before
 
 Connection = LocalJobs | RemoteJobs
 
 
-@cache
 def connect(
     url: str | None = None, *, token: str | None = None, data: str = ".", home: str | None = None, database: str | None = None
 ) -> Connection:
-    """Where jobs run; asked again in the same way, it answers the same connection.
+    """Where jobs run; asked again for the same place, it answers the same connection.
 
     Args:
         url: of a gateway, in a cluster or of `pipelinejob serve`; None: PIPELINEJOB_URL, or this machine.
@@ -54,10 +56,20 @@ def connect(
     """
     url = url or os.environ.get("PIPELINEJOB_URL")
     if url:
-        return RemoteJobs(url, token or os.environ.get("PIPELINEJOB_TOKEN"))
-    root = Path(data).resolve()
+        return _remote(url, token or os.environ.get("PIPELINEJOB_TOKEN"))
     where = Path(home or os.environ.get("PIPELINEJOB_HOME") or ".pipelinejob").absolute()
-    return LocalJobs(where, root, root, database or os.environ.get("PIPELINEJOB_DATABASE_URL"), at_once=100)
+    return _local(where, Path(data).resolve(), database or os.environ.get("PIPELINEJOB_DATABASE_URL"))
+
+
+# Kept by what the environment and the current folder said: both may change while a program runs, above all in a notebook.
+@cache
+def _remote(url: str, token: str | None) -> RemoteJobs:
+    return RemoteJobs(url, token)
+
+
+@cache
+def _local(home: Path, data: Path, database: str | None) -> LocalJobs:
+    return LocalJobs(home, data, data, database, at_once=100)
 
 
 class PipelineJob:
@@ -126,6 +138,9 @@ class PipelineJob:
     def submit(self, *, replace: bool = False) -> Self:
         """Starts the job; one that was submitted before goes on, or stays as it is when it has ended.
 
+        Its parallelism, failurePolicy and ttlSecondsAfterFinished are those of this object then: a job that failed for a budget that was
+        raised since goes on.
+
         Args:
             replace: start anew: the job of that name is deleted with its output first.
 
@@ -145,6 +160,8 @@ class PipelineJob:
             self.on.create(self._job, self._folder)
             return self
         self._check_same(there)
+        if self._job is not None and (changes := self._changes(there)):
+            self.patch(**changes)
         if there["status"]["phase"] not in ENDS:
             self.on.resume(self.namespace, self.name)
         return self
@@ -166,7 +183,7 @@ class PipelineJob:
             while True:
                 job = self.on.get(self.namespace, self.name)
                 status, standing = job.get("status") or {}, job["metadata"].get("annotations", {}).get("pipelinejob.dev/standing")
-                if rows := status.get("rows"):
+                if (rows := status.get("rows")) and rows["total"]:
                     reporter.progress(rows["total"] - rows["pending"], rows["total"], rows["failed"])
                 if status.get("phase") in ENDS:
                     return self
@@ -262,7 +279,7 @@ class PipelineJob:
 
     def patch(self, **changes: Any) -> Self:
         """Changes fields of its spec that may change: parallelism, failurePolicy, ttlSecondsAfterFinished, suspend, cancel."""
-        self.on.patch(self.namespace, self.name, changes)
+        self._spec = _spec(self.on.patch(self.namespace, self.name, changes))
         return self
 
     def delete(self, *, output: bool = False) -> None:
@@ -279,6 +296,10 @@ class PipelineJob:
                 JobReason.INVALID_SPEC,
                 f"the job {self.name!r} exists with other values of {', '.join(changed)}: choose another name, or submit(replace=True)",
             )
+
+    def _changes(self, there: Mapping[str, Any]) -> dict[str, Any]:
+        ours, theirs = self._spec.as_dict(), _spec(there).as_dict()
+        return {key: ours[key] for key in _TAKEN_OVER if ours[key] != theirs[key]}
 
 
 def _spec(job: Mapping[str, Any]) -> Spec:
