@@ -48,11 +48,12 @@ class Task(NamedTuple):
     checksum: int
     doomed: dict[str, list[str]]  # row → [reason, function, message]
     picked: list[int] | None = None  # the rows to run; None: all
+    matched: bool = False  # the file holds the picked rows alone, in their order
 
     @classmethod
-    def of(cls, shard: int, batch: Batch) -> Task:
+    def of(cls, shard: int, batch: Batch, *, matched: bool = False) -> Task:
         """The task of a planned batch."""
-        return cls(shard, batch.first_row, batch.rows, batch.byte_start, batch.byte_end, batch.checksum, {}, batch.picked)
+        return cls(shard, batch.first_row, batch.rows, batch.byte_start, batch.byte_end, batch.checksum, {}, batch.picked, matched)
 
     @property
     def to_run(self) -> int:
@@ -111,12 +112,15 @@ class BatchRunner:
         folder.mkdir()  # never makedirs: the round's folder may be gone, and then nothing may be written any more
         batch = _Batch(folder, f"images/{folder.name}")
         picked = None if task.picked is None else frozenset(task.picked)
-        if picked is not None and self._template is None:
+        if picked is not None and (self._template is None or task.matched):
             self._take_names(task.first_row, picked, batch.taken)
-        for record in records(data, task.first_row, self._columns, self._delimiter, self._encoding):
+        found = records(data, task.first_row, self._columns, self._delimiter, self._encoding)
+        if task.matched and task.picked is not None:
+            found = (record._replace(row=row) for row, record in zip(task.picked, found, strict=True))
+        for record in found:
             mine = picked is None or record.row in picked
             try:
-                self._run_row(record, batch, task.doomed.get(str(record.row)), mine=mine)
+                self._run_row(record, batch, task.doomed.get(str(record.row)), mine=mine, chosen=task.matched)
             except RowFailure as failure:
                 if mine:
                     batch.fail(record, "" if record.problem else record.cells[self._id], failure)
@@ -143,12 +147,12 @@ class BatchRunner:
             if url and row not in picked:
                 names.claim(url.rpartition("/")[2].removesuffix(f".{self._extension}"), self._extension, taken, row)
 
-    def _run_row(self, record: Record, batch: _Batch, doom: list[str] | None, *, mine: bool) -> None:
+    def _run_row(self, record: Record, batch: _Batch, doom: list[str] | None, *, mine: bool, chosen: bool) -> None:
         """Takes one row through the checks and functions in the order of the contract; one that is not to run, as far as
-        to the name that it owns."""
+        to the name that it owns, and one that was chosen by its id whatever `where` says."""
         if record.problem:
             raise RowFailure(RowReason.MALFORMED_ROW, record.problem)
-        if not self._where(record.cells):
+        if not chosen and not self._where(record.cells):
             batch.filtered += mine
             return
         id = record.cells[self._id]

@@ -161,6 +161,9 @@ def redrive(
     name: Name,
     reason: Annotated[list[str] | None, typer.Option("--reason", help="Only rows that failed for this reason; may be repeated.")] = None,
     pending: Annotated[bool, typer.Option("--pending", help="Rows that a failed or cancelled job never reached, too.")] = False,
+    match_by_id: Annotated[
+        bool, typer.Option("--match-by-id", help="The CSV has changed: find the failed rows in it by their ids.")
+    ] = False,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="The job file, with other functions or failure budget.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Another data root than the job's.")] = None,
     workers: Workers = None,
@@ -170,7 +173,7 @@ def redrive(
 ) -> None:
     """Run the failed rows of a job again, into its results."""
     began = time.monotonic()
-    wanted = redriving.Wanted(tuple(reason or ()), pending, file, data, _home(), workers)
+    wanted = redriving.Wanted(tuple(reason or ()), pending, match_by_id, file, data, _home(), workers)
     with _store(database) as store, console_reporter() as reporter:
         root = _job(store, namespace, name)
         before, under_way = store.redrives(root.uid), store.unfinished_redrive(root.uid)

@@ -52,6 +52,10 @@ class OutputFolder:
         """Where the attempt folders of a round are."""
         return self._job / f"open-{round_number}"
 
+    def own_file(self, name: str) -> Path:
+        """A file of the job itself, which goes when its rounds are closed for good."""
+        return self._job / name
+
     def open_round(self, round_number: int) -> Path:
         """Makes the folders of a round."""
         self.images.mkdir(exist_ok=True)

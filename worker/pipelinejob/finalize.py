@@ -244,7 +244,10 @@ def _manifest(store: Store, job: Job, files: Mapping[str, Mapping[str, object]])
 
 def _redrive(job: Job) -> dict[str, object]:
     functions = [{key: step[key] for key in ("name", "params", "digest")} for step in job.functions]
-    return {"n": job.redrive, "digest": job.digest, "functions": functions, "selection": job.selection, "counts": job.rows.model_dump()}
+    told: dict[str, object] = {"n": job.redrive, "digest": job.digest, "functions": functions, "selection": job.selection}
+    if job.input and "left" in job.input:  # rows of another file, found by their ids
+        told["input"] = {"sha256": job.input["sha256"], "left": job.input["left"]}
+    return {**told, "counts": job.rows.model_dump()}
 
 
 def _write(path: Path, lines: Callable[[], Iterator[str]]) -> dict[str, object]:

@@ -225,9 +225,10 @@ class LocalRun:
         }
 
     def _tasks(self) -> Iterator[Task]:
+        matched = bool((self._job.selection or {}).get("matchById"))
         for shard in self._store.unfinished_shards(self._job.uid):
             for batch in batches_of(shard, self._spec.sharding.batch_rows):
-                yield Task.of(shard.index, batch)
+                yield Task.of(shard.index, batch, matched=matched)
 
     def _finished(self, committer: Committer, task: Task, attempt: Path, failed: int) -> None:
         committer.put(task.shard, attempt)
@@ -329,9 +330,12 @@ def cancel(job: Job, store: Store) -> Job:
     check_no_redrive(job, store)
     store.update_job(job.uid, stop="cancel")
     if not is_running(job):
+        output = output_folder(job, Path(job.output_root))
         if job.input is not None:
-            finalize(store, job, output_folder(job, Path(job.output_root)))
+            finalize(store, job, output)
             judge_root(store, job)
+        elif job.root_uid is not None:
+            output.close_rounds()  # with the records that it had copied
         phase, reason, message = judge(store, job, cancelled=True)
         store.update_job(job.uid, phase=phase, reason=reason, message=message, finished_at=datetime.now(UTC))
     return store.get_job(job.uid)

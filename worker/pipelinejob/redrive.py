@@ -15,6 +15,7 @@ from pipelinejob.finalize import finalize
 from pipelinejob.functions.loading import load
 from pipelinejob.local import LocalRun, Reporter, Result
 from pipelinejob.lock import JobLock
+from pipelinejob.matching import Matches, copy, match, plan_shards
 from pipelinejob.model import PipelineJob, Rows, Shards, Spec, job_digest
 from pipelinejob.paths import csv_path, data_root
 from pipelinejob.planning import Request, input_changed
@@ -29,6 +30,7 @@ class Wanted(NamedTuple):
 
     reasons: tuple[str, ...]  # of the failed rows; none: all of them
     pending: bool  # rows that were never run, too
+    match_by_id: bool  # the CSV may have changed: rows are looked up in it by id
     file: Path | None  # a job file with other functions, or another failure budget
     data: str | None  # another data root
     home: Path
@@ -48,32 +50,71 @@ def redrive(root: Job, wanted: Wanted, store: Store, reporter: Reporter) -> Resu
         raise JobError(
             JobReason.INVALID_SPEC, f"{root.name!r} is a redrive of {name!r}: 'pipelinejob redrive {name}' runs what still fails"
         )
+    if wanted.match_by_id and wanted.pending:
+        raise JobError(JobReason.INVALID_SPEC, "--pending: rows that never ran have no id to be matched by: leave it out, or --match-by-id")
     request = _request(root, wanted)
-    csv = csv_path(request.job, request.data_root)
-    if changed := input_changed(csv, root):
-        raise JobError(
-            JobReason.INPUT_CHANGED,
-            f"{request.job.spec.source.csv}: {changed} than when {root.name!r} was planned: put the old file back, "
-            "or run the new one as a job of another name",
-        )
+    if not wanted.match_by_id:
+        _check_unchanged(root, csv_path(request.job, request.data_root))
     lock = _take(root, store)
     try:
         root = store.get_job(root.uid)
         job = _unfinished(root, request, wanted, store)
         if wanted.file is not None:
             store.update_job(root.uid, spec={**root.spec, "failurePolicy": request.job.spec.as_dict()["failurePolicy"]})
-        job = job or _register(root, request, wanted, store)
+        planned = job is not None and job.input is not None
+        matches = None if planned or not wanted.match_by_id else _match(root, request, wanted, store, reporter)
+        if job is None and (matches is None or matches.found):
+            job = _register(root, request, wanted, store)
         if job is None:
             if wanted.file is not None:  # with another budget
                 judge_again(store, store.get_job(root.uid))
             return _nothing(root, wanted)
-        if job.input is None:
-            store.plan_redrive(job.uid, request.job.spec.rows_per_shard(0))
-            store.update_job(job.uid, phase=Phase.PENDING)
-            faults.point("planned")
+        csv = _plan(root, job, request, matches, store)
         return LocalRun(request, Admitted(store.get_job(job.uid), csv, lock), store, reporter).run()
     finally:
         lock.release()
+
+
+def _check_unchanged(root: Job, csv: Path) -> None:
+    if changed := input_changed(csv, root):
+        raise JobError(
+            JobReason.INPUT_CHANGED,
+            f"{root.spec['source']['csv']}: {changed} than when {root.name!r} was planned: put the old file back, "
+            "find its rows in the new one by their ids with --match-by-id, or run the new one as a job of another name",
+        )
+
+
+def _match(root: Job, request: Request, wanted: Wanted, store: Store, reporter: Reporter) -> Matches:
+    """The failed rows in the CSV as it is now."""
+    csv = csv_path(request.job, request.data_root)
+    failures = (row for row in store.failures(root.uid) if not wanted.reasons or row.reason in wanted.reasons)
+    matches = match(root, csv, failures)
+    if told := matches.told(root.spec["source"]["csv"]):
+        reporter.say(told)
+    return matches
+
+
+def _plan(root: Job, job: Job, request: Request, matches: Matches | None, store: Store) -> Path:
+    """Plans a redrive that has no plan yet; returns the file that its rows are read from."""
+    by_id = bool((job.selection or {}).get("matchById"))
+    csv = OutputFolder(Path(root.output_root) / root.output, job.uid).own_file("matched.csv") if by_id else None
+    if job.input is not None:
+        if csv is not None and not csv.exists() and job.rows.pending:
+            raise JobError(
+                JobReason.OUTPUT_CONFLICT,
+                f"{csv} is gone, which the rows of {job.name!r} are read from: end it with 'pipelinejob cancel {job.name}', then redrive",
+            )
+        return csv or csv_path(request.job, request.data_root)
+    if csv is None:
+        store.plan_redrive(job.uid, request.job.spec.rows_per_shard(0))
+        csv = csv_path(request.job, request.data_root)
+    elif matches is not None:
+        csv.parent.mkdir(exist_ok=True)
+        copied = copy(root, csv_path(request.job, request.data_root), matches.found, csv)
+        store.plan_matched(job.uid, matches.planned(), plan_shards(copied, request.job.spec.rows_per_shard(0)))
+    store.update_job(job.uid, phase=Phase.PENDING)
+    faults.point("planned")
+    return csv
 
 
 def _request(root: Job, wanted: Wanted) -> Request:
@@ -155,7 +196,7 @@ def _unfinished(root: Job, request: Request, wanted: Wanted, store: Store) -> Jo
         return None
     changed = []
     if job.selection != _selection(wanted):
-        changed.append("--reason or --pending")
+        changed.append("--reason, --pending or --match-by-id")
     if job.digest != _digest(request):
         changed.append("-f (other functions)")
     if job.data_root != str(request.data_root):
@@ -202,7 +243,8 @@ def _name(root: Job, number: int) -> str:
 
 
 def _selection(wanted: Wanted) -> dict[str, Any]:
-    return {"reasons": sorted(set(wanted.reasons)) or None, "pending": wanted.pending}
+    asked = {"reasons": sorted(set(wanted.reasons)) or None, "pending": wanted.pending}
+    return {**asked, "matchById": True} if wanted.match_by_id else asked
 
 
 def _digest(request: Request) -> str:

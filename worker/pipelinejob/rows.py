@@ -41,7 +41,7 @@ def records(data: bytes, first_row: int, columns: Sequence[str], delimiter: str,
     """
     rows = _rows_if_plain(data, delimiter, encoding)
     if rows is None:
-        found = (_read_record(raw, columns, delimiter, encoding) for raw in _raw_records(data, delimiter))
+        found = (_read_record(raw, columns, delimiter, encoding) for raw in (data[a:b] for a, b in record_spans(data, delimiter)))
     else:
         found = ((cells, _wrong_count(cells, columns)) for cells in rows)
     for row, (cells, problem) in enumerate(found, first_row):
@@ -77,9 +77,12 @@ def _rows_if_plain(data: bytes, delimiter: str, encoding: str) -> list[list[str]
         return None
 
 
-def _raw_records(data: bytes, delimiter: str) -> Iterator[bytes]:
-    """Cuts bytes into records with the csv module itself: in Latin-1 a byte is a character, and characters that would
-    stop the reader are masked, which moves no boundary."""
+def record_spans(data: bytes, delimiter: str) -> Iterator[tuple[int, int]]:
+    """Yields (start, end) of each record in `data`, whole records of a CSV; empty lines are none.
+
+    The csv module itself finds them: in Latin-1 a byte is a character, and characters that would stop the reader are
+    masked, which moves no boundary.
+    """
     text = _BARE_CR.sub("x", data.decode("latin-1")).replace("\0", "x")
     consumed = 0
 
@@ -92,7 +95,7 @@ def _raw_records(data: bytes, delimiter: str) -> Iterator[bytes]:
     start = 0
     for cells in csv.reader(lines(), delimiter=delimiter):
         if cells:
-            yield data[start:consumed]
+            yield start, consumed
         start = consumed
 
 

@@ -376,6 +376,28 @@ class Store:
         )
         return [(row["namespace"], row["name"]) for row in rows]
 
+    def plan_matched(self, uid: str, planned: Mapping[str, object], shards: Sequence[Mapping[str, object]]) -> None:
+        """Stores the plan of a redrive whose rows are in a file of its own; one that is there stays.
+
+        Args:
+            uid: the redrive.
+            planned: what is kept of the input, with its `sha256`.
+            shards: each with all columns of a redrive's shard.
+        """
+        rows = sum(int(str(shard["rows"])) for shard in shards)
+
+        def work(cursor: Any) -> None:
+            cursor.execute("SELECT pipelinejob.begin_plan_v1(%s) AS ours", (uid,))
+            if not cursor.fetchone()["ours"]:
+                return
+            for shard in shards:
+                names = ", ".join(shard)
+                marks = ", ".join(["%s"] * len(shard))
+                cursor.execute(f"INSERT INTO pipelinejob.shards (job_uid, {names}) VALUES (%s, {marks})", (uid, *shard.values()))
+            cursor.execute("SELECT pipelinejob.finish_plan_v1(%s, %s, %s, NULL, NULL)", (uid, json.dumps(planned), rows))
+
+        self._db.transaction(work)
+
     def unfinished_redrive(self, uid: str) -> Job | None:
         """The redrive of a job that has not ended, if there is one; one that was deleted before its end has its files to be written."""
         return next((one for one in self.redrives(uid) if one.phase not in ENDS), None)
