@@ -14,6 +14,7 @@ from pipelinejob.store import EmbeddedServer
 from support.project import Project
 
 pytest_plugins = ["cluster.fixture"]
+pytest.register_assert_rewrite("support.notebook")  # its check says what it found
 
 
 @pytest.fixture(scope="session")

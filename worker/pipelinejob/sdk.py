@@ -162,7 +162,7 @@ class PipelineJob:
         self._check_same(there)
         if self._job is not None and (changes := self._changes(there)):
             self.patch(**changes)
-        if there["status"]["phase"] not in ENDS:
+        if (there.get("status") or {}).get("phase") not in ENDS:
             self.on.resume(self.namespace, self.name)
         return self
 
