@@ -36,6 +36,10 @@ class Listener:
             self._waiting[outline.uid] = {"type": kind, **_told(outline)}
             self._something.set()
 
+    def wake(self) -> None:
+        """Lets it look whether there is anything."""
+        self._something.set()
+
     async def take(self) -> list[dict[str, Any]]:
         """Waits for changes and takes them; after a while without any, none."""
         with suppress(TimeoutError):
@@ -57,11 +61,13 @@ class Feed:
         self._listeners: set[Listener] = set()
         self._poll: asyncio.Task[None] | None = None
         self._begin = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = False
         self._known: dict[str, Outline] = {}
 
     async def stream(self, namespace: str | None, name: str | None) -> AsyncIterator[bytes]:
         """Changes from now on as server-sent events, of one namespace or of one job; of one job also how it stands at first."""
-        listener = Listener(namespace, name)
+        listener, self._loop = Listener(namespace, name), asyncio.get_running_loop()
         self._listeners.add(listener)
         try:
             async with self._begin:
@@ -71,7 +77,7 @@ class Feed:
             if name is not None:
                 for outline in self._known.values():
                     listener.put("MODIFIED", outline)
-            while True:
+            while not self._over:
                 taken = await listener.take()
                 for change in taken:
                     yield format_sse_event(event=change["type"], data_str=json.dumps(change))
@@ -82,6 +88,16 @@ class Feed:
             if not self._listeners and self._poll is not None:
                 self._poll.cancel()
                 self._poll = None
+
+    def close(self) -> None:
+        """Ends all streams, as the server is to end; called from anywhere."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._over = True
+        for listener in self._listeners:
+            listener.wake()
 
     async def _run(self) -> None:
         while True:

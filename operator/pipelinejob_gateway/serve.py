@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -46,7 +47,8 @@ def serve(host: str, port: int, home: Path, data: Path, outputs: Path, database:
         raise JobError(JobReason.INVALID_SPEC, f"{TOKEN}: has {len(token)} characters: expected at least 16")
     listening = _listen(host, port)
     jobs = LocalJobs(home, data, outputs, database, at_once)
-    app = create_app(lambda _: jobs, Feed(jobs.outlines), CatalogueFile(home / "svc_ml.json"))
+    feed = Feed(jobs.outlines)
+    app = create_app(lambda _: jobs, feed, CatalogueFile(home / "svc_ml.json"))
     guarded = LocalGuard(app, LOOPBACK, token)
     waiting = jobs.begin_waiting()
     shown = f"[{host}]" if ":" in host else host
@@ -57,12 +59,24 @@ def serve(host: str, port: int, home: Path, data: Path, outputs: Path, database:
         guarded, log_level="warning", access_log=False, timeout_graceful_shutdown=3, lifespan="off", server_header=False
     )
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config, feed).run(sockets=[listening])
     except KeyboardInterrupt:
         pass
     finally:
         jobs.close()
     _say("jobs that run go on; 'pipelinejob list' shows them")
+
+
+class _Server(uvicorn.Server):
+    """A server that ends its streams when it is told to end, and so need not wait for who listens."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._feed.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -96,3 +97,13 @@ def test_listeners_that_never_read_harm_nobody(gateway: Gateway) -> None:
         for connection in deaf:
             connection.close()
     assert gateway.get("/healthz") == {"status": "ok"}
+
+
+def test_the_server_ends_at_once_whoever_listens(bare_project: Project) -> None:
+    with serving(bare_project) as gateway:
+        ear = Ear(gateway)
+        time.sleep(0.3)
+        began = time.monotonic()
+        said = gateway.close(signal.SIGINT)
+        assert time.monotonic() - began < 2.5 and "Traceback" not in said, said
+        ear.close()

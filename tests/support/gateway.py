@@ -37,6 +37,8 @@ class Gateway:
     def close(self, number: signal.Signals = signal.SIGTERM) -> str:
         """Ends the server; returns what else it said."""
         self.client.close()
+        if self._process.returncode is not None:
+            return ""
         self._process.send_signal(number)
         try:
             _, rest = self._process.communicate(timeout=20)
