@@ -182,7 +182,7 @@ def claim_output(path: Path, owner: dict[str, str]) -> None:
         JobError: OutputConflict, when it belongs to another job or holds files that are not ours.
     """
     ours = path / OURS
-    if not ours.exists() and path.exists() and any(path.iterdir()):
+    if holds_other_files(path):
         raise JobError(
             JobReason.OUTPUT_CONFLICT,
             f"the output folder {path} is not empty and was not made by PipelineJob: choose another spec.output.path, or empty it",
@@ -202,6 +202,15 @@ def claim_output(path: Path, owner: dict[str, str]) -> None:
             ) from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def holds_other_files(path: Path) -> bool:
+    """Whether a folder has files and none of ours: somebody else's, that no job may write among. False for one that is missing."""
+    try:
+        found = os.listdir(path)  # once: a process beside this one may be making our folder
+    except FileNotFoundError:
+        return False
+    return bool(found) and OURS not in found
 
 
 def move_away(path: Path, uid: str) -> Path | None:

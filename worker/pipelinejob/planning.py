@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelinejob import faults, plan, template
-from pipelinejob.commit import OURS
+from pipelinejob.commit import holds_other_files
 from pipelinejob.header import Header, read_header
 from pipelinejob.model import MAX_SHARDS, PipelineJob, Spec, job_digest
 from pipelinejob.paths import csv_path, output_path
@@ -62,7 +62,7 @@ def check_empty(output: Path) -> None:
     Raises:
         JobError: InvalidSpec.
     """
-    if not (output / OURS).exists() and output.is_dir() and any(output.iterdir()):
+    if output.is_dir() and holds_other_files(output):
         raise JobError(
             JobReason.INVALID_SPEC,
             f"spec.output.path: the folder {output} is not empty and was not made by PipelineJob: choose another, or empty it",
