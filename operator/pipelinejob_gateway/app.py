@@ -14,7 +14,7 @@ from pipelinejob import __version__, objects
 from pipelinejob.functions import BUILTINS
 from pipelinejob.model import NAME_PATTERN
 from pipelinejob.reasons import Phase
-from pipelinejob.service import NO_FOLDER, parse
+from pipelinejob.resources import NO_FOLDER, parse
 from pipelinejob_gateway import pages, results, schemas, svc_ml
 from pipelinejob_gateway.backend import Jobs
 from pipelinejob_gateway.events import Feed

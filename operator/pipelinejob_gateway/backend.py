@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelinejob.model import PipelineJob
-from pipelinejob.service import Page
+from pipelinejob.resources import Output, Page
 from pipelinejob.store import FailedRow, Outline
 
 
@@ -27,7 +27,7 @@ class Jobs(Protocol):
 
     def get(self, namespace: str, name: str) -> dict[str, Any]: ...
 
-    def output(self, namespace: str, name: str) -> Path: ...
+    def output(self, namespace: str, name: str) -> Output: ...
 
     def failures(self, namespace: str, name: str, *, reason: str | None = None, after: int = -1, limit: int = 100) -> list[FailedRow]: ...
 

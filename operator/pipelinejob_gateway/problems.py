@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from pipelinejob.admission import JobExistsError
 from pipelinejob.model import field_path
 from pipelinejob.reasons import JobError, JobReason
-from pipelinejob.service import NoJobError, StateError
+from pipelinejob.resources import NoJobError, StateError
 
 MEDIA_TYPE = "application/problem+json"
 _STATUS = {

@@ -15,9 +15,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from pipelinejob.resources import Output
 from pipelinejob_gateway.problems import Refused
 
 CHUNK = 1 << 18
@@ -25,6 +25,7 @@ ROWS_AT_ONCE = 10_000  # of a Parquet file's group
 MAX_ZIPPED = 200_000  # images of one zip: its directory is held until its end, half a KiB of each
 FILES = {"metadata.csv": "text/csv", "failures.csv": "text/csv", "manifest.json": "application/json"}
 IMAGE_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+_FOLDER_ONLY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = re.compile(r"[0-9]{9,}")
 
 csv.field_size_limit(1 << 30)  # a cell may have a MiB
@@ -37,38 +38,58 @@ class RowPage(NamedTuple):
     after: str | None
 
 
-def open_below(folder: Path, *parts: str) -> BinaryIO:
-    """Opens a regular file below a folder, following no link on the way.
+def open_below(output: Output, *parts: str) -> BinaryIO:
+    """Opens a regular file below an output folder, following no link on the way.
 
     Raises:
         Refused: 404, when there is none.
     """
-    if any(part in ("", ".", "..") or "/" in part or "\x00" in part for part in parts):
-        raise Refused(404, f"there is no file {'/'.join(parts)!r} in the results", "NotFound")
-    descriptor = -1
+    folder = _open_folder(output, *parts[:-1])
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for part in parts[:-1]:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
-        file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descriptor)
+        if not _is_name(parts[-1]):
+            raise OSError
+        file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
         raise Refused(404, f"there is no file {'/'.join(parts)!r} in the results (yet)", "NotFound") from None
     finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+        if folder >= 0:
+            os.close(folder)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise Refused(404, f"there is no file {'/'.join(parts)!r} in the results", "NotFound")
     return os.fdopen(file, "rb")
 
 
-def row_page(output: Path, after: str | None, limit: int) -> RowPage:
+def _open_folder(output: Output, *parts: str) -> int:
+    """A descriptor of a folder below an output folder, or -1; a link may stand in the output's own path, if it stays below the root."""
+    root = os.path.realpath(output.root)
+    path = os.path.relpath(os.path.realpath(os.path.join(root, output.path)), root)
+    steps = [*path.split("/"), *parts]
+    if not all(map(_is_name, steps)):
+        return -1
+    descriptor = -1
+    try:
+        descriptor = os.open(root, _FOLDER_ONLY)
+        for step in steps:
+            inner = os.open(step, _FOLDER_ONLY | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+    except OSError:
+        if descriptor >= 0:
+            os.close(descriptor)
+        return -1
+    return descriptor
+
+
+def _is_name(part: str) -> bool:
+    return part not in ("", ".", "..") and "/" not in part and "\x00" not in part
+
+
+def row_page(output: Output, after: str | None, limit: int) -> RowPage:
     """At most `limit` rows of metadata.csv, each {column: cell}.
 
     Args:
-        output: the output folder.
+        output: where the results are.
         after: of the page before; None: the first page.
         limit: how many at most.
 
@@ -93,13 +114,13 @@ def row_page(output: Path, after: str | None, limit: int) -> RowPage:
         return RowPage(rows, f"{version}-{start + lines.read}" if more else None)
 
 
-def whole(output: Path, name: str) -> tuple[int, Iterator[bytes]]:
+def whole(output: Output, name: str) -> tuple[int, Iterator[bytes]]:
     """(bytes, pieces) of one of the three files of the results."""
     file = open_below(output, name)
     return os.fstat(file.fileno()).st_size, _pieces(file)
 
 
-def metadata_json(output: Path) -> Iterator[bytes]:
+def metadata_json(output: Output) -> Iterator[bytes]:
     """metadata.csv as a JSON array of {column: cell}."""
     file = open_below(output, "metadata.csv")
 
@@ -115,7 +136,7 @@ def metadata_json(output: Path) -> Iterator[bytes]:
     return pieces()
 
 
-def metadata_parquet(output: Path) -> Iterator[bytes]:
+def metadata_parquet(output: Output) -> Iterator[bytes]:
     """metadata.csv as a Parquet file; its columns are strings, as the cells of a CSV are."""
     import pyarrow as arrow  # noqa: PLC0415 - slow to load, and seldom asked for
     from pyarrow import parquet  # noqa: PLC0415
@@ -137,7 +158,7 @@ def metadata_parquet(output: Path) -> Iterator[bytes]:
     return pieces()
 
 
-def image(output: Path, folder: str, name: str) -> tuple[str, bytes]:
+def image(output: Output, folder: str, name: str) -> tuple[str, bytes]:
     """(media type, bytes) of one image.
 
     Raises:
@@ -149,23 +170,19 @@ def image(output: Path, folder: str, name: str) -> tuple[str, bytes]:
         return IMAGE_TYPES.get(name.rpartition(".")[2], "application/octet-stream"), file.read()
 
 
-def images_zip(output: Path, first: int, rows: int) -> Iterator[bytes]:
+def images_zip(output: Output, first: int, rows: int) -> Iterator[bytes]:
     """The images of rows `first` to `first + rows` (whole batches that begin there), uncompressed, since images are already.
 
     Raises:
         Refused: 404 when there are none; 413 when there are more than a zip of ours takes.
     """
-    images = output / "images"
-    folders = sorted(
-        (int(entry.name), entry.name)
-        for entry in _entries(images)
-        if _FOLDER.fullmatch(entry.name) and first <= int(entry.name) < first + rows
-    )
+    names = (name for name in _names(output, "images") if _FOLDER.fullmatch(name))
+    folders = sorted((int(name), name) for name in names if first <= int(name) < first + rows)
     if not folders:
         raise Refused(404, "there are no images of these rows in the results (yet)", "NotFound")
     found = 0
     for _, folder in folders:
-        found += len(_entries(images / folder))
+        found += len(_names(output, "images", folder))
         if found > MAX_ZIPPED:
             raise Refused(413, f"these are more than {MAX_ZIPPED} images: ask for them in parts, with ?first=0&rows=100000", "TooLarge")
 
@@ -173,10 +190,10 @@ def images_zip(output: Path, first: int, rows: int) -> Iterator[bytes]:
         sink = _Sink()
         with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
             for _, folder in folders:
-                for entry in sorted(_entries(images / folder), key=lambda entry: entry.name):
+                for name in sorted(_names(output, "images", folder)):
                     try:
-                        with open_below(output, "images", folder, entry.name) as file:
-                            archive.writestr(zipfile.ZipInfo(f"images/{folder}/{entry.name}"), file.read())
+                        with open_below(output, "images", folder, name) as file:
+                            archive.writestr(zipfile.ZipInfo(f"images/{folder}/{name}"), file.read())
                     except Refused:  # gone since: a redrive moved it, or the job was deleted
                         continue
                     yield sink.take()
@@ -248,9 +265,12 @@ def _version(file: BinaryIO) -> str:
     return f"{status.st_ino:x}{status.st_mtime_ns:x}"
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.is_symlink()]
-    except OSError:
+def _names(output: Output, *parts: str) -> list[str]:
+    """What is in a folder below an output folder; nothing when there is none."""
+    folder = _open_folder(output, *parts)
+    if folder < 0:
         return []
+    try:
+        return os.listdir(folder)
+    finally:
+        os.close(folder)

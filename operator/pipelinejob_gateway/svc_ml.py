@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from pipelinejob import model
 from pipelinejob.reasons import ENDS
-from pipelinejob.service import NO_FOLDER, parse
+from pipelinejob.resources import NO_FOLDER, parse
 from pipelinejob_gateway import pages, schemas
 from pipelinejob_gateway.backend import Jobs
 from pipelinejob_gateway.problems import Refused

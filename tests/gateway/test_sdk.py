@@ -14,8 +14,8 @@ import pipelinejob
 from pipelinejob import PipelineJob, connect, jobfile, model
 from pipelinejob.admission import JobExistsError
 from pipelinejob.reasons import JobError, JobReason
+from pipelinejob.resources import NoJobError, StateError
 from pipelinejob.sdk import Connection
-from pipelinejob.service import NoJobError, StateError
 from support.gateway import Gateway, serving
 from support.project import Project
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from pipelinejob import objects, planning
 from pipelinejob.model import PipelineJob
 from pipelinejob.plan import CsvIndex, shards
 from pipelinejob.rows import Record, records
@@ -34,6 +36,25 @@ class Preview(NamedTuple):
     def share(self) -> float:
         """The share of well-formed rows that match."""
         return self.matching / max(1, self.matching + self.filtered)
+
+
+def plan(request: planning.Request, *, whole: bool) -> dict[str, Any]:
+    """What a job would do, as `pipelinejob plan --json` says it, with the first rows; nothing is written.
+
+    Args:
+        request: the job, and where its data is.
+        whole: read all rows for exact numbers, not the first 10,000.
+
+    Raises:
+        JobError: InvalidSpec, Input...
+    """
+    began = time.monotonic()
+    csv, _, _ = planning.inspect(request)
+    index = planning.scan(request, csv)
+    seen = look(csv, request.job, index, whole=whole)
+    planned = objects.of_plan(request, index, planning.shard_count(request.job.spec, index.rows), seen, time.monotonic() - began)
+    first = [{"row": int(str(row)), "cells": dict(cells)} for row, cells in seen.first.iterrows()]
+    return {**planned, "first": first, "problems": seen.problems}
 
 
 def look(csv: Path, job: PipelineJob, index: CsvIndex, *, whole: bool) -> Preview:

@@ -15,7 +15,7 @@ from pipelinejob import __version__
 from pipelinejob.admission import JobExistsError
 from pipelinejob.model import PipelineJob
 from pipelinejob.reasons import JobError, JobReason
-from pipelinejob.service import NoJobError, StateError
+from pipelinejob.resources import NoJobError, StateError
 from pipelinejob.store import FailedRow
 
 PAGE = 1_000

@@ -28,7 +28,8 @@ from pipelinejob.model import Spec
 from pipelinejob.progress import console_reporter
 from pipelinejob.reasons import ENDS, JobError, JobReason
 from pipelinejob.remote import RemoteJobs
-from pipelinejob.service import LocalJobs, NoJobError, StateError
+from pipelinejob.resources import NoJobError, StateError
+from pipelinejob.service import LocalJobs
 
 __all__ = ["JobError", "NoJobError", "PipelineJob", "StateError", "connect"]
 

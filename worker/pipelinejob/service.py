@@ -1,7 +1,4 @@
-"""What a program may ask of the jobs of this machine: the REST API and the SDK are two faces of it.
-
-A job is answered as the resource that Kubernetes would hold: apiVersion, kind, metadata, spec and status.
-"""
+"""What a program may ask of the jobs of this machine: the REST API and the SDK are two faces of it."""
 
 from __future__ import annotations
 
@@ -11,37 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-from pipelinejob import admission, jobfile, local, model, objects, planning
+from pipelinejob import admission, jobfile, local, model, planning
 from pipelinejob.background import Runner
-from pipelinejob.model import MUTABLE, PipelineJob, Rows, Shards, TopFailure
-from pipelinejob.reasons import ENDS, JobError, JobReason, Phase, RowReason
+from pipelinejob.model import MUTABLE, PipelineJob
+from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
+from pipelinejob.resources import NoJobError, Output, Page, StateError, check_reasons, resource
 from pipelinejob.specs import differences
-from pipelinejob.standing import Standing, is_running, note, standing
-from pipelinejob.status import status_of
+from pipelinejob.standing import Standing, is_running, standing
 from pipelinejob.store import Database, EmbeddedServer, FailedRow, Job, Outline, Store
 
 ENDS_WITHIN = 10.0  # seconds after its last word in which a process is gone; mostly 0.1
 INTERRUPTED = 130  # the exit code of a run that was told to end
 REGISTERED_WITHIN = 30.0  # seconds in which a redrive is in the ledger; mostly one
-NO_FOLDER = Path("/")  # of what came over a network: it may name no files of functions
 PATIENCE = 10.0  # seconds to wait for a database before an answer says that there is none
-
-
-class NoJobError(JobError):
-    """There is no such job."""
-
-
-class StateError(JobError):
-    """The job is in no state to do that."""
-
-
-class Page(NamedTuple):
-    """Some jobs, and where the next page begins."""
-
-    items: list[dict[str, Any]]
-    after: tuple[datetime, str] | None
 
 
 class LocalJobs:
@@ -124,10 +105,10 @@ class LocalJobs:
             raise NoJobError(JobReason.INVALID_SPEC, f"there is no job {name!r} in the namespace {namespace!r}: list the jobs to see all")
         return found
 
-    def output(self, namespace: str, name: str) -> Path:
-        """The output folder of a job."""
+    def output(self, namespace: str, name: str) -> Output:
+        """Where the results of a job are."""
         job = self.job(namespace, name)
-        return Path(job.output_root) / job.output
+        return Output(Path(job.output_root), job.output)
 
     def failures(self, namespace: str, name: str, *, reason: str | None = None, after: int = -1, limit: int = 100) -> list[FailedRow]:
         """At most `limit` failed rows of a job behind the row `after`, in the order of the CSV."""
@@ -145,13 +126,13 @@ class LocalJobs:
             StateError: it is not written yet.
         """
         try:
-            return open(self.output(namespace, name) / file, "rb")
+            return open(self.output(namespace, name).folder / file, "rb")
         except FileNotFoundError:
             raise StateError(JobReason.INVALID_SPEC, f"{name!r} has no {file} yet: wait for its end") from None
 
     def image(self, namespace: str, name: str, url: str) -> bytes:
         """One image, by the `url` of its row."""
-        return (self.output(namespace, name) / url).read_bytes()
+        return (self.output(namespace, name).folder / url).read_bytes()
 
     def outlines(self) -> list[Outline]:
         """How all jobs stand, in short."""
@@ -167,14 +148,7 @@ class LocalJobs:
         """
         from pipelinejob import preview  # noqa: PLC0415 - pandas, which nothing else here needs, takes half a second to load
 
-        began = time.monotonic()
-        request = self._request(job, folder)
-        csv, _, _ = planning.inspect(request)
-        index = planning.scan(request, csv)
-        seen = preview.look(csv, job, index, whole=whole)
-        planned = objects.of_plan(request, index, planning.shard_count(job.spec, index.rows), seen, time.monotonic() - began)
-        first = [{"row": int(str(row)), "cells": dict(cells)} for row, cells in seen.first.iterrows()]
-        return {**planned, "first": first, "problems": seen.problems}
+        return preview.plan(self._request(job, folder), whole=whole)
 
     # Changes.
 
@@ -364,70 +338,6 @@ class LocalJobs:
             return self._url or ""
         with self._start:
             return self._embedded.url()
-
-
-def parse(document: object) -> PipelineJob:
-    """A job that came over a network; only built-in functions are taken.
-
-    Raises:
-        JobError: InvalidSpec, a line for each problem, each with the path of its field.
-    """
-    job = model.parse(document)
-    for index, function in enumerate(job.spec.functions):
-        for field in ("file", "module"):
-            if getattr(function, field) is not None:
-                raise JobError(
-                    JobReason.INVALID_SPEC,
-                    f"spec.functions[{index}].{field}: code of this machine is not run for requests over HTTP: "
-                    "use a built-in function, or run the job file with 'pipelinejob run'",
-                )
-    return job
-
-
-def check_reasons(reasons: Sequence[str]) -> None:
-    """Refuses words that are no reason of a failed row.
-
-    Raises:
-        JobError: InvalidSpec.
-    """
-    for reason in reasons:
-        if reason not in list(RowReason):
-            raise JobError(JobReason.INVALID_SPEC, f"reason: {reason!r} is none: expected one of {', '.join(RowReason)}")
-
-
-def resource(job: Job, rows: Rows | None = None, shards: Shards | None = None, top: Sequence[TopFailure] | None = None) -> dict[str, Any]:
-    """A job as the resource that Kubernetes would hold.
-
-    Args:
-        job: the job as the ledger has it.
-        rows: its counts; None: as the ledger has them.
-        shards: the counts of its shards; None: as its stored status has them.
-        top: its commonest failures; None: as its stored status has them.
-    """
-    said = note(job)
-    annotations = {"pipelinejob.dev/standing": str(standing(job))} | ({"pipelinejob.dev/note": said} if said else {})
-    return {
-        "apiVersion": model.API_VERSION,
-        "kind": model.KIND,
-        "metadata": {
-            "name": job.name,
-            "namespace": job.namespace,
-            "uid": job.uid,
-            "creationTimestamp": job.created_at.isoformat(),
-            "annotations": annotations,
-        },
-        "spec": job.spec,
-        "status": _status(job, rows or job.rows, shards, top),
-    }
-
-
-def _status(job: Job, rows: Rows, shards: Shards | None, top: Sequence[TopFailure] | None) -> dict[str, Any]:
-    stored = job.status
-    if shards is None and stored.get("phase") == job.phase and stored.get("rows") == rows.model_dump():
-        return stored
-    shards = shards or (Shards(**stored["shards"]) if "shards" in stored else Shards())
-    top = [TopFailure(**one) for one in stored.get("topFailures", [])] if top is None else top
-    return status_of(job, rows, shards, top).as_dict()
 
 
 def _tell(change: Callable[[], object]) -> None:
