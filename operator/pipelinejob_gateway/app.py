@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, FastAPI, Path, Query, Request
+from fastapi import APIRouter, Body, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from pipelinejob import __version__, objects
 from pipelinejob.functions import BUILTINS
-from pipelinejob.model import NAME_PATTERN
 from pipelinejob.reasons import Phase
-from pipelinejob.resources import NO_FOLDER, parse
-from pipelinejob_gateway import pages, results, schemas, svc_ml
-from pipelinejob_gateway.backend import Jobs
+from pipelinejob_gateway import pages, result_routes, schemas, svc_ml
 from pipelinejob_gateway.events import Feed
+from pipelinejob_gateway.parameters import LABEL, Backend, InNamespace, Limit, Name, Namespace, Part
 from pipelinejob_gateway.problems import Refused, add_handlers
 from pipelinejob_gateway.schemas import answers
 
-MAX_PAGE = 1_000
-
 router = APIRouter(prefix="/api/v1")
-
-
-def jobs_of(request: Request) -> Jobs:
-    """The jobs that the caller may see."""
-    jobs: Jobs = request.app.state.jobs_of(request)
-    return jobs
-
-
-Backend = Annotated[Jobs, Depends(jobs_of)]
-_LABEL = f"^{NAME_PATTERN}$"
-Name = Annotated[str, Path(max_length=63, pattern=_LABEL, description="The job's name.", examples=["men-fall-2010"])]
-Namespace = Annotated[str, Query(max_length=63, pattern=_LABEL, description="The job's namespace.")]
-Part = Annotated[str | None, Query(max_length=63, pattern="^[-a-z0-9]*$", description="Only with this in their name.")]
-InNamespace = Annotated[str | None, Query(max_length=63, pattern=_LABEL, description="Only of this namespace.")]
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="How many at most.")]
 
 
 @router.get("/pipelinejobs", summary="List jobs, the newest first", responses=answers(200, schemas.JobList, 422, 503))
@@ -56,7 +36,7 @@ def list_jobs(
 
 @router.post("/pipelinejobs", status_code=201, summary="Create a job", responses=answers(201, schemas.Job, 409, 415, 422, 503))
 def create_job(jobs: Backend, document: Annotated[dict[str, Any], Body(examples=[schemas.JOB_EXAMPLE])]) -> JSONResponse:
-    created = jobs.create(parse(document), NO_FOLDER)
+    created = jobs.submit(document)
     meta = created["metadata"]
     return JSONResponse(created, 201, {"Location": f"/api/v1/pipelinejobs/{meta['name']}?namespace={meta['namespace']}"})
 
@@ -67,7 +47,7 @@ def plan(
     document: Annotated[dict[str, Any], Body(examples=[schemas.JOB_EXAMPLE])],
     count: Annotated[bool, Query(description="Read all rows for exact numbers, not the first 10,000.")] = False,
 ) -> JSONResponse:
-    return JSONResponse(jobs.plan(parse(document), NO_FOLDER, whole=count))
+    return JSONResponse(jobs.preview(document, whole=count))
 
 
 @router.get("/functions", summary="The built-in functions with their params")
@@ -154,73 +134,6 @@ def failures(
     return JSONResponse({"items": items, "next": items[-1]["row"] if len(found) > limit else None})
 
 
-@router.get("/pipelinejobs/{name}/rows", summary="Rows that succeeded", responses=answers(200, schemas.RowPage, 404, 410, 422, 503))
-def rows(
-    jobs: Backend,
-    name: Name,
-    namespace: Namespace = "default",
-    limit: Limit = 100,
-    after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
-) -> JSONResponse:
-    page = results.row_page(jobs.output(namespace, name), after, limit)
-    return JSONResponse({"items": page.rows, "next": page.after})
-
-
-@router.get(
-    "/pipelinejobs/{name}/results/metadata",
-    response_class=StreamingResponse,
-    summary="All rows that succeeded, as CSV, JSON or Parquet",
-    responses=answers(200, None, 404, 422, 503),
-)
-def metadata(
-    jobs: Backend,
-    name: Name,
-    namespace: Namespace = "default",
-    format: Annotated[str, Query(pattern="^(csv|json|parquet)$", description="csv, json or parquet.")] = "csv",
-) -> StreamingResponse:
-    output = jobs.output(namespace, name)
-    if format == "json":
-        return _download(results.metadata_json(output), "application/json", f"{name}.json")
-    if format == "parquet":
-        return _download(results.metadata_parquet(output), "application/vnd.apache.parquet", f"{name}.parquet")
-    size, pieces = results.whole(output, "metadata.csv")
-    return _download(pieces, "text/csv; charset=utf-8", f"{name}.csv", size)
-
-
-@router.get(
-    "/pipelinejobs/{name}/results/{file}",
-    response_class=StreamingResponse,
-    summary="metadata.csv, failures.csv or manifest.json, as it is; images.zip",
-    responses=answers(200, None, 404, 413, 422, 503),
-)
-def result_file(
-    jobs: Backend,
-    name: Name,
-    file: str,
-    namespace: Namespace = "default",
-    first: Annotated[int, Query(ge=0, lt=2**62, description="Of images.zip: the first row.")] = 0,
-    rows: Annotated[int, Query(ge=1, le=2**62, description="Of images.zip: how many rows, in whole batches.")] = 2**62,
-) -> StreamingResponse:
-    output = jobs.output(namespace, name)
-    if file == "images.zip":
-        return _download(results.images_zip(output, first, rows), "application/zip", f"{name}.zip")
-    if file not in results.FILES:
-        raise Refused(404, f"there is no file {file!r}: expected one of {', '.join(results.FILES)} or images.zip", "NotFound")
-    size, pieces = results.whole(output, file)
-    return _download(pieces, results.FILES[file], file, size)
-
-
-@router.get(
-    "/pipelinejobs/{name}/results/images/{folder}/{image}",
-    response_class=Response,
-    summary="One image, by the url of its row",
-    responses=answers(200, None, 404, 422, 503),
-)
-def image(jobs: Backend, name: Name, folder: str, image: str, namespace: Namespace = "default") -> Response:
-    kind, data = results.image(jobs.output(namespace, name), folder, image)
-    return Response(data, media_type=kind, headers={"Content-Security-Policy": "default-src 'none'; sandbox"})
-
-
 @router.get(
     "/events",
     response_class=StreamingResponse,
@@ -230,9 +143,11 @@ def image(jobs: Backend, name: Name, folder: str, image: str, namespace: Namespa
 )
 def events(
     request: Request,
+    jobs: Backend,
     namespace: InNamespace = None,
-    name: Annotated[str | None, Query(max_length=63, pattern=_LABEL, description="Only of this job, and how it stands at first.")] = None,
+    name: Annotated[str | None, Query(max_length=63, pattern=LABEL, description="Only of this job, and how it stands at first.")] = None,
 ) -> StreamingResponse:
+    jobs.check_watch(namespace)
     feed: Feed = request.app.state.feed
     return StreamingResponse(feed.stream(namespace, name), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -242,13 +157,13 @@ def docs(request: Request) -> str:
     return pages.reference(request.app.openapi(), "/api/v1/")
 
 
-def create_app(jobs_of: Any, feed: Feed, catalogues: svc_ml.Catalogues) -> FastAPI:
+def create_app(jobs_of: Any, feed: Feed, catalogue: svc_ml.Catalogue) -> FastAPI:
     """The application.
 
     Args:
         jobs_of: request → the jobs that its caller may see.
         feed: the changes of jobs.
-        catalogues: keeps which catalogue the replaced system's endpoints ask.
+        catalogue: which catalogue the replaced system's endpoints ask.
     """
     app = FastAPI(
         title="PipelineJob",
@@ -258,13 +173,20 @@ def create_app(jobs_of: Any, feed: Feed, catalogues: svc_ml.Catalogues) -> FastA
         docs_url=None,
         redoc_url=None,
     )
-    app.state.jobs_of, app.state.feed, app.state.catalogues = jobs_of, feed, catalogues
+    app.state.jobs_of, app.state.feed, app.state.catalogue = jobs_of, feed, catalogue
     app.include_router(router, tags=["PipelineJobs"])
+    app.include_router(result_routes.router, tags=["Results"])
     app.include_router(svc_ml.router, tags=["The replaced system's endpoints"])
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def start(request: Request) -> str:
-        return pages.start(jobs_of(request).page(limit=20).items)
+        try:
+            newest = jobs_of(request).page(limit=20).items
+        except Refused as error:
+            if error.status != 401:
+                raise
+            newest = None  # a browser brings no token
+        return pages.start(newest)
 
     @app.get("/healthz", include_in_schema=False)
     def healthz() -> JSONResponse:
@@ -286,13 +208,6 @@ def _document_problems(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _download(pieces: Iterator[bytes], kind: str, name: str, size: int | None = None) -> StreamingResponse:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
-    if size is not None:
-        headers["Content-Length"] = str(size)
-    return StreamingResponse(pieces, media_type=kind, headers=headers)
 
 
 def _before(after: str | None) -> tuple[datetime, str] | None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol
 
-from pipelinejob.model import PipelineJob
 from pipelinejob.resources import Output, Page
-from pipelinejob.store import FailedRow, Outline
+from pipelinejob.store import FailedRow
 
 
 class Jobs(Protocol):
-    """The jobs that a caller may see; pipelinejob.service.LocalJobs says what each method does and raises."""
+    """The jobs that a caller may see; pipelinejob.service.LocalJobs, and local.ServedJobs, say what each method does and raises."""
 
     def page(
         self,
@@ -31,11 +29,11 @@ class Jobs(Protocol):
 
     def failures(self, namespace: str, name: str, *, reason: str | None = None, after: int = -1, limit: int = 100) -> list[FailedRow]: ...
 
-    def outlines(self) -> list[Outline]: ...
+    def check_watch(self, namespace: str | None) -> None: ...
 
-    def plan(self, job: PipelineJob, folder: Path, *, whole: bool = False) -> dict[str, Any]: ...
+    def preview(self, document: object, *, whole: bool = False) -> dict[str, Any]: ...
 
-    def create(self, job: PipelineJob, folder: Path) -> dict[str, Any]: ...
+    def submit(self, document: object) -> dict[str, Any]: ...
 
     def patch(self, namespace: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any]: ...
 

@@ -1,4 +1,4 @@
-"""Who may ask, on one machine: programs of this machine, and nothing that a foreign page makes a browser send.
+"""Who may ask: on one machine its own programs, in a cluster who Kubernetes knows; and nothing that a foreign page makes a browser send.
 
 A browser sends a page's requests to loopback, too. Three things tell them apart: the Host that a rebound DNS name shows,
 the Origin that a foreign page cannot hide, and a content type that a plain form cannot have.
@@ -7,21 +7,44 @@ the Origin that a foreign page cannot hide, and a content type that a plain form
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipelinejob_gateway.problems import problem
+from pipelinejob_gateway.problems import Refused, problem
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 JSON_TYPES = ("application/json", "application/merge-patch+json")
 MAX_BODY = 1 << 20  # bytes; as Kubernetes takes of a resource
+PROBES = ("/healthz", "/readyz")
+OPEN = (*PROBES, "/", "/api/v1/openapi.json", "/api/v1/docs", "/api/v1/svc_ml/docs", "/api/v1/functions")  # what says nothing of jobs
 _READS = ("GET", "HEAD", "OPTIONS")
 _WITH_BODY = ("POST", "PATCH")
 
 
-class LocalGuard:
+class _Guard:
+    """Refuses a request before the application sees any of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                await self.check(scope, Headers(scope=scope))
+            except Refused as error:
+                await problem(error.status, error.detail, error.reason, error.headers)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def check(self, scope: Scope, headers: Headers) -> None:
+        """Raises Refused for what may not go on."""
+        raise NotImplementedError
+
+
+class LocalGuard(_Guard):
     """Refuses what does not come from this machine's own programs.
 
     Args:
@@ -31,44 +54,102 @@ class LocalGuard:
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] = LOOPBACK, token: str | None = None) -> None:
-        self._app, self._hosts, self._token = app, hosts, token
+        super().__init__(app)
+        self._hosts, self._token = hosts, token
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = None
-        if scope["type"] == "http":
-            refused = refusal(scope["method"], Headers(scope=scope), self._hosts, self._token)
-        if refused is not None:
-            status, detail = refused
-            headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-            await problem(status, detail, headers=headers)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+    async def check(self, scope: Scope, headers: Headers) -> None:
+        """The token or, without one, the Host; then the rest."""
+        if self._token is None:
+            check_host(headers, self._hosts)
+        else:
+            check_token(headers, self._token)
+        check_change(scope["method"], headers)
 
 
-def refusal(method: str, headers: Headers, hosts: Collection[str], token: str | None) -> tuple[int, str] | None:
-    """(status, what is wrong) of a request that is refused, from its method and headers alone."""
+class TokenGuard(_Guard):
+    """Refuses all but probes and who knows the token."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        super().__init__(app)
+        self._token = token
+
+    async def check(self, scope: Scope, headers: Headers) -> None:
+        """The token alone: nothing can be changed here."""
+        if scope["path"] not in PROBES:
+            check_token(headers, self._token)
+
+
+class ClusterGuard(_Guard):
+    """Refuses whom Kubernetes does not know; who asks is `request.state.caller`, None where everybody may.
+
+    Args:
+        app: the application.
+        of: token → who it belongs to; raises Refused for one that is nobody's; called in a thread.
+    """
+
+    def __init__(self, app: ASGIApp, of: Callable[[str], object]) -> None:
+        super().__init__(app)
+        self._of = of
+
+    async def check(self, scope: Scope, headers: Headers) -> None:
+        """Who asks; then the rest."""
+        token = bearer(headers)
+        if token is None and scope["path"] not in OPEN:
+            detail = "this server wants a token that Kubernetes knows: send the header Authorization: Bearer <token>"
+            raise Refused(401, detail, "Unauthorized", {"WWW-Authenticate": "Bearer"})
+        caller = None if token is None or scope["path"] in PROBES else await run_in_threadpool(self._of, token)
+        scope.setdefault("state", {})["caller"] = caller
+        check_change(scope["method"], headers)
+
+
+def bearer(headers: Headers) -> str | None:
+    """The bearer token of a request, if it has one."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() or None if scheme.lower() == "bearer" else None
+
+
+def check_token(headers: Headers, token: str) -> None:
+    """Refuses a request without a token.
+
+    Raises:
+        Refused: 401.
+    """
+    if not secrets.compare_digest((bearer(headers) or "").encode(), token.encode()):
+        detail = "this server wants its token: send the header Authorization: Bearer <token>"
+        raise Refused(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def check_host(headers: Headers, hosts: Collection[str]) -> None:
+    """Refuses a request that asks for another host.
+
+    Raises:
+        Refused: 421.
+    """
     host = headers.get("host", "")
-    if token is None:
-        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        if name.lower() not in hosts:
-            return 421, f"the Host {host!r} is not this server: ask for {' or '.join(hosts)}"
-    else:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), token.encode()):
-            return 401, "this server wants its token: send the header Authorization: Bearer <token>"
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    if name.lower() not in hosts:
+        raise Refused(421, f"the Host {host!r} is not this server: ask for {' or '.join(hosts)}")
+
+
+def check_change(method: str, headers: Headers) -> None:
+    """Refuses a change that a foreign page may have sent, and a body that is too large or of unknown length.
+
+    Raises:
+        Refused: 403, 411, 413 or 415.
+    """
     if method in _READS:
-        return None
-    origin = headers.get("origin")
+        return
+    host, origin = headers.get("host", ""), headers.get("origin")
     if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
-        return 403, f"a page of {origin!r} may not change anything here"
+        raise Refused(403, f"a page of {origin!r} may not change anything here")
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return 403, "a page of another site may not change anything here"
+        raise Refused(403, "a page of another site may not change anything here")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if method in _WITH_BODY and kind not in JSON_TYPES:
-        return 415, f"expected the content type application/json, got {kind or 'none'!r}: send the header Content-Type: application/json"
+        advice = "send the header Content-Type: application/json"
+        raise Refused(415, f"expected the content type application/json, got {kind or 'none'!r}: {advice}")
     if "transfer-encoding" in headers:
-        return 411, "send the body at once, with its Content-Length"
+        raise Refused(411, "send the body at once, with its Content-Length")
     length = headers.get("content-length", "0")
     if not length.isdigit() or int(length) > MAX_BODY:
-        return 413, f"the body may have at most {MAX_BODY} bytes"
-    return None
+        raise Refused(413, f"the body may have at most {MAX_BODY} bytes")

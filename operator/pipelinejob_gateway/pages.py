@@ -21,18 +21,25 @@ summary { cursor: pointer; padding: .3rem 0 }
 _METHODS = ("get", "post", "patch", "delete")
 
 
-def start(jobs: Iterable[Mapping[str, Any]]) -> str:
-    """The page at /: the newest jobs, and where to go from here."""
+def start(jobs: Iterable[Mapping[str, Any]] | None) -> str:
+    """The page at /: the newest jobs, unless nobody knows who asks, and where to go from here."""
+    if jobs is None:
+        told = "<p>Jobs are shown to who sends <code>Authorization: Bearer TOKEN</code> with a token that Kubernetes knows.</p>"
+        return _start(told)
     lines = "".join(_job(job) for job in jobs)
     table = (
         f"<table><tr><th>Job<th>Phase<th>Progress<th>Failed<th>Created</tr>{lines}</table>"
         if lines
         else "<p>No jobs yet: <code>POST /api/v1/pipelinejobs</code>, or <code>pipelinejob run FILE</code>.</p>"
     )
+    return _start(table)
+
+
+def _start(jobs: str) -> str:
     return _page(
         "PipelineJob",
         f"<h1>PipelineJob</h1><p>Function pipelines over the rows of a CSV, with every row accounted for.</p>"
-        f"<h2>Jobs</h2>{table}"
+        f"<h2>Jobs</h2>{jobs}"
         '<h2>API</h2><p><a href="/api/v1/docs">Reference</a> · <a href="/api/v1/openapi.json">OpenAPI</a> · '
         '<a href="/api/v1/svc_ml/docs">svc_ml</a></p>',
     )

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
-from types import FrameType
-
-import uvicorn
 
 from pipelinejob.reasons import JobError, JobReason
-from pipelinejob.service import LocalJobs
 from pipelinejob_gateway.app import create_app
 from pipelinejob_gateway.events import Feed
 from pipelinejob_gateway.guard import LOOPBACK, LocalGuard
-from pipelinejob_gateway.svc_ml import CatalogueFile
+from pipelinejob_gateway.local import ServedJobs
+from pipelinejob_gateway.server import listen, run
+from pipelinejob_gateway.svc_ml import Catalogue
 
 TOKEN = "PIPELINEJOB_SERVE_TOKEN"
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -45,49 +42,21 @@ def serve(host: str, port: int, home: Path, data: Path, outputs: Path, database:
         )
     if token is not None and len(token) < 16:
         raise JobError(JobReason.INVALID_SPEC, f"{TOKEN}: has {len(token)} characters: expected at least 16")
-    listening = _listen(host, port)
-    jobs = LocalJobs(home, data, outputs, database, at_once)
+    listening = listen(host, port)
+    jobs = ServedJobs(home, data, outputs, database, at_once)
     feed = Feed(jobs.outlines)
-    app = create_app(lambda _: jobs, feed, CatalogueFile(home / "svc_ml.json"))
+    app = create_app(lambda _: jobs, feed, Catalogue(home / "svc_ml.json"))
     guarded = LocalGuard(app, LOOPBACK, token)
     waiting = jobs.begin_waiting()
     shown = f"[{host}]" if ":" in host else host
     _say(f"PipelineJob on http://{shown}:{listening.getsockname()[1]}/ with the data of {data}; Ctrl-C ends it")
     if waiting:
         _say(f"{waiting} jobs were waiting: they begin now, {at_once} at a time")
-    config = uvicorn.Config(
-        guarded, log_level="warning", access_log=False, timeout_graceful_shutdown=3, lifespan="off", server_header=False
-    )
     try:
-        _Server(config, feed).run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass
+        run(guarded, feed, listening)
     finally:
         jobs.close()
     _say("jobs that run go on; 'pipelinejob list' shows them")
-
-
-class _Server(uvicorn.Server):
-    """A server that ends its streams when it is told to end, and so need not wait for who listens."""
-
-    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
-        super().__init__(config)
-        self._feed = feed
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        self._feed.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise JobError(
-            JobReason.INVALID_SPEC,
-            f"cannot listen on {host}, port {port} ({error.strerror or error}): choose another with --host or --port",
-        ) from None
 
 
 def _say(message: str) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from pipelinejob.functions.resolve import resolve_functions
+from pipelinejob import jobfile
 from pipelinejob.model import MUTABLE, PipelineJob, Spec, parse
 from pipelinejob.reasons import JobError, JobReason, Phase
 from pipelinejob.specs import as_redrive
@@ -23,33 +22,11 @@ def accept(body: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> Pipe
     Raises:
         JobError: InvalidSpec, a line for each problem, each with the path of its field.
     """
-    job = parse({key: body[key] for key in ("apiVersion", "kind", "metadata", "spec") if key in body})
-    lines = list(_problems(job))
-    if lines:
-        raise JobError(JobReason.INVALID_SPEC, "\n".join(lines))
+    job = jobfile.for_cluster({key: body[key] for key in ("apiVersion", "kind", "metadata", "spec") if key in body})
     if job.spec.source.failed_rows_of is not None:  # into the output of the job whose rows it runs
         return job.model_copy(update={"spec": as_redrive(job.spec)})
     _check_output(job, body, others)
     return job
-
-
-def _problems(job: PipelineJob) -> Iterable[str]:
-    if job.spec.data is None:
-        yield "spec.data.persistentVolumeClaim.claimName: is required in a cluster: it names the claim with the CSV and the images"
-    here = []
-    for index, function in enumerate(job.spec.functions):
-        if function.file is not None:
-            yield (
-                f"spec.functions[{index}].file: {function.file!r} is a file beside a job file, which a cluster does not have: "
-                "put the code into the worker image and name it with 'module'"
-            )
-        elif function.module is None:  # a module is in the worker's image, and is checked there
-            here.append((index, function))
-    entries = [function.model_dump(mode="json", by_alias=True) for _, function in here]
-    _, problems = resolve_functions(entries, Path("/nonexistent"))
-    for field, message in problems:
-        position, _, rest = field.removeprefix("functions[").partition("]")
-        yield f"spec.functions[{here[int(position)][0]}]{rest}: {message}"
 
 
 def _check_output(job: PipelineJob, body: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> None:

@@ -51,7 +51,7 @@ def test_suspend_and_resume(gateway: Gateway) -> None:
     assert gateway.get(f"{JOBS}/rests")["spec"]["suspend"] is True
     patch(gateway, "rests", {"suspend": False, "parallelism": 2})
     status = gateway.ends("rests")
-    assert (status["phase"], status["rows"]["succeeded"]) == ("Complete", ROWS - 10), status
+    assert (status["phase"], status["rows"]["succeeded"]) == ("Complete", ROWS - 10), str(status)
     spec = gateway.get(f"{JOBS}/rests")["spec"]
     assert (spec["suspend"], spec["parallelism"]) == (False, 2)
     for verb in ("suspend", "resume"):

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,40 @@ def resolve(job: PipelineJob, folder: Path) -> list[dict[str, Any]]:
     if problems:
         raise JobError(JobReason.INVALID_SPEC, model.told([f"spec.{field}: {message}" for field, message in problems]))
     return functions
+
+
+def for_cluster(document: object) -> PipelineJob:
+    """A job that can run in a cluster.
+
+    Args:
+        document: the resource.
+
+    Raises:
+        JobError: InvalidSpec, a line for each problem, each with the path of its field.
+    """
+    job = model.parse(document)
+    if lines := list(_cluster_problems(job)):
+        raise JobError(JobReason.INVALID_SPEC, "\n".join(lines))
+    return job
+
+
+def _cluster_problems(job: PipelineJob) -> Iterator[str]:
+    if job.spec.data is None:
+        yield "spec.data.persistentVolumeClaim.claimName: is required in a cluster: it names the claim with the CSV and the images"
+    here = []
+    for index, function in enumerate(job.spec.functions):
+        if function.file is not None:
+            yield (
+                f"spec.functions[{index}].file: {function.file!r} is a file beside a job file, which a cluster does not have: "
+                "put the code into the worker image and name it with 'module'"
+            )
+        elif function.module is None:  # a module is in the worker's image, and is checked there
+            here.append((index, function))
+    entries = [function.model_dump(mode="json", by_alias=True) for _, function in here]
+    _, problems = resolve_functions(entries, Path("/nonexistent"))
+    for field, message in problems:
+        position, _, rest = field.removeprefix("functions[").partition("]")
+        yield f"spec.functions[{here[int(position)][0]}]{rest}: {message}"
 
 
 def read(path: Path) -> Any:

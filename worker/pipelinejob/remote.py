@@ -32,13 +32,21 @@ class RemoteJobs:
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        headers = {"User-Agent": f"pipelinejob/{__version__}"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._client = httpx.Client(base_url=f"{url.rstrip('/')}/api/v1", headers=headers, timeout=60)
+        self._headers = {"User-Agent": f"pipelinejob/{__version__}"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._url = url
+        self._open: httpx.Client | None = None
+
+    @property
+    def _client(self) -> httpx.Client:
+        if self._open is None:
+            self._open = httpx.Client(base_url=f"{self._url.rstrip('/')}/api/v1", headers=self._headers, timeout=60)
+        return self._open
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._client.close()
+        """Closes the connection, until something is asked again."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
     def get(self, namespace: str, name: str) -> dict[str, Any]:
         """A job as it stands now."""

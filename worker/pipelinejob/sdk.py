@@ -183,7 +183,7 @@ class PipelineJob:
         with console_reporter(hidden=not progress) as reporter:
             while True:
                 job = self.on.get(self.namespace, self.name)
-                status, standing = job.get("status") or {}, job["metadata"].get("annotations", {}).get("pipelinejob.dev/standing")
+                status, standing = _answered(job), job["metadata"].get("annotations", {}).get("pipelinejob.dev/standing")
                 if (rows := status.get("rows")) and rows["total"]:
                     reporter.progress(rows["total"] - rows["pending"], rows["total"], rows["failed"])
                 if status.get("phase") in ENDS:
@@ -301,6 +301,13 @@ class PipelineJob:
     def _changes(self, there: Mapping[str, Any]) -> dict[str, Any]:
         ours, theirs = self._spec.as_dict(), _spec(there).as_dict()
         return {key: ours[key] for key in _TAKEN_OVER if ours[key] != theirs[key]}
+
+
+def _answered(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The status, unless it answers an earlier spec: {} while the operator of a cluster has not seen the newest change."""
+    status: dict[str, Any] = job.get("status") or {}
+    newest = job["metadata"].get("generation", 0)
+    return status if status.get("observedGeneration", newest) >= newest else {}
 
 
 def _spec(job: Mapping[str, Any]) -> Spec:

@@ -43,6 +43,7 @@ class LocalJobs:
         self._threads = threading.local()
         self._start = threading.Lock()
         self._closed = False
+        self._judging = threading.Lock()  # of an end that is looked at and a new turn, one is first
         self._turns: dict[str, object] = {}  # of the jobs that wait or run: whose end is to be looked at
         Store(self._database()).close()  # brings the schema up to date, or says that there is no database
         settings = {"PIPELINEJOB_HOME": str(home)} | ({"PIPELINEJOB_DATABASE_URL": database} if database else {})
@@ -297,19 +298,22 @@ class LocalJobs:
         self._queue(job, {"spec": {**job.spec, "suspend": False}, **fresh})
 
     def _queue(self, job: Job, fields: Mapping[str, Any] | None = None) -> None:
-        turn = self._turns[job.uid] = object()
-        if fields:
-            self.store.update_job(job.uid, **fields)
+        turn = object()
+        with self._judging:
+            self._turns[job.uid] = turn
+            if fields:
+                self.store.update_job(job.uid, **fields)
         command = ["resume", job.name, "-n", job.namespace]
         self._runner.queue(_log(job), command, lambda: _let_end(job), lambda code, said: self._ended(job, turn, code, said))
 
     def _ended(self, job: Job, turn: object, code: int, said: Mapping[str, Any]) -> None:
         """A run that came to nothing: the ledger says why, as it does of one that began."""
-        if self._turns.get(job.uid) is not turn or self._closed:  # it was asked for anew meanwhile
-            return
-        del self._turns[job.uid]
-        with suppress(JobError):  # the database has gone, or this program ends
-            self._judge(job, code, said)
+        with self._judging:
+            if self._turns.get(job.uid) is not turn or self._closed:  # it was asked for anew meanwhile
+                return
+            del self._turns[job.uid]
+            with suppress(JobError):  # the database has gone, or this program ends
+                self._judge(job, code, said)
 
     def _judge(self, job: Job, code: int, said: Mapping[str, Any]) -> None:
         now = self.store.find_job(job.namespace, job.name)

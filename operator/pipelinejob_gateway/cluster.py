@@ -1,0 +1,222 @@
+"""The jobs of a cluster, as somebody who asks may see and change them.
+
+What the Kubernetes API can answer or do goes there with the caller's own token: it says what they may. Pages, failed rows and results
+come from elsewhere, after a SubjectAccessReview.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg2.extensions
+
+from pipelinejob import jobfile, model, planning
+from pipelinejob.model import MAX_NAME, MUTABLE
+from pipelinejob.reasons import ENDS, JobError, JobReason
+from pipelinejob.resources import Output, Page, StateError, check_reasons
+from pipelinejob.store import Database, FailedRow, Store
+from pipelinejob_gateway.callers import GROUP, PLURAL, Caller, Callers
+from pipelinejob_gateway.kube import MERGE_PATCH, Kube
+from pipelinejob_gateway.passing import Elsewhere
+from pipelinejob_gateway.problems import Refused
+from pipelinejob_gateway.settings import Settings
+from pipelinejob_gateway.watched import VERSION, Watched, shown
+
+PATIENCE = 10.0  # seconds to wait for a database before an answer says that there is none
+MOST_REDRIVES = 1_000
+
+
+class Cluster:
+    """What all requests share.
+
+    Args:
+        settings: of this gateway.
+        kube: the way to the Kubernetes API.
+        watched: all jobs as they stand.
+    """
+
+    def __init__(self, settings: Settings, kube: Kube, watched: Watched) -> None:
+        self.settings, self.kube, self.watched = settings, kube, watched
+        self.callers = Callers(kube)
+        self._threads = threading.local()
+
+    @property
+    def store(self) -> Store:
+        """The ledger, read only, over a connection of this thread's own."""
+        found = getattr(self._threads, "store", None)
+        if found is None:
+            url = psycopg2.extensions.make_dsn(self.settings.database_url, options="-c default_transaction_read_only=on")
+            advice = "the database of the chart does not answer; ask again later"
+            database = Database(lambda: url, patience=PATIENCE, say=lambda _: None, advice=advice)
+            found = self._threads.store = Store(database, migrated=True)
+        return found
+
+
+class ClusterJobs:
+    """The jobs that a caller may see; each method is as that of pipelinejob.service.LocalJobs.
+
+    Args:
+        cluster: what all requests share.
+        caller: who asks.
+    """
+
+    def __init__(self, cluster: Cluster, caller: Caller) -> None:
+        self._cluster, self._caller = cluster, caller
+        self._callers, self._settings = cluster.callers, cluster.settings
+
+    # Questions.
+
+    def page(
+        self,
+        *,
+        namespace: str | None = None,
+        phases: Sequence[str] = (),
+        name: str | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """A page of the jobs in the namespaces whose jobs the caller may list."""
+        return self._cluster.watched.page(self._listable(namespace), phases, name, before, limit)
+
+    def get(self, namespace: str, name: str) -> dict[str, Any]:
+        """A job as it stands now."""
+        return self._call("GET", namespace, name)
+
+    def output(self, namespace: str, name: str) -> Output:
+        """Where the results are: on a claim that only pods of its namespace can read.
+
+        Raises:
+            Elsewhere: the reader there answers.
+            Refused: 403 without the right to get pipelinejobs/results; 404 before there are any; 501 where there is no reader.
+        """
+        job = self.get(namespace, name)
+        self._callers.check(self._caller, "get", namespace, name, subresource="results")
+        reader = self._settings.readers.get(namespace)
+        if reader is None:
+            raise Refused(
+                501,
+                f"no reader stands in the namespace {namespace!r}: 'kubectl pipelinejob results {name} -n {namespace}' gets the results, "
+                "or an administrator adds the namespace to gateway.dataNamespaces of the chart",
+                "NoReader",
+            )
+        path = (job.get("status") or {}).get("output")
+        if not path:
+            raise Refused(404, f"{name!r} has no results yet", "NotFound")
+        raise Elsewhere(reader, job["spec"]["data"]["persistentVolumeClaim"]["claimName"], path)
+
+    def failures(self, namespace: str, name: str, *, reason: str | None = None, after: int = -1, limit: int = 100) -> list[FailedRow]:
+        """At most `limit` failed rows behind the row `after`, in the order of the CSV."""
+        check_reasons([] if reason is None else [reason])
+        uid = self.get(namespace, name)["metadata"]["uid"]
+        return self._cluster.store.failures_page(uid, reason=reason, after=after, limit=limit)
+
+    def check_watch(self, namespace: str | None) -> None:
+        """Refuses who may not hear of changes there."""
+        self._callers.check(self._caller, "watch", namespace)
+
+    def preview(self, document: object, *, whole: bool = False) -> dict[str, Any]:
+        """What a job over the gateway's own claim would do; nothing is written."""
+        job = jobfile.for_cluster(document)
+        claim = job.spec.data and job.spec.data.persistent_volume_claim.claim_name
+        data = self._settings.data
+        if data is None or (job.metadata.namespace, claim) != (self._settings.namespace, self._settings.uploads_claim):
+            advice = "apply the job with spec.mode: plan, and its status says what it would do"
+            raise Refused(501, f"the gateway reads no claim but its own uploads: {advice}", "NoReader")
+        self._callers.check(self._caller, "create", job.metadata.namespace)
+        from pipelinejob import preview  # noqa: PLC0415 - pandas, which nothing else here needs, takes half a second to load
+
+        request = planning.Request(job, jobfile.resolve(job, Path("/")), data, data, data, claim=f"the claim {claim!r}")
+        return preview.plan(request, whole=whole)
+
+    # Changes, all with the caller's own token.
+
+    def submit(self, document: object) -> dict[str, Any]:
+        """Creates a PipelineJob; the API server checks it, too."""
+        job = jobfile.for_cluster(document)
+        assert isinstance(document, Mapping)  # or it would not have been one
+        body = {**document, "metadata": {**document["metadata"], "namespace": job.metadata.namespace}}
+        return self._call("POST", job.metadata.namespace, body=body)
+
+    def patch(self, namespace: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Changes fields of the spec that may change."""
+        if fixed := [f"spec.{key}" for key in changes if key not in MUTABLE]:
+            allowed = ", ".join(MUTABLE)
+            raise JobError(JobReason.INVALID_SPEC, f"{', '.join(fixed)}: may not change once the job exists; these may: {allowed}")
+        return self._call("PATCH", namespace, name, body={"spec": dict(changes)}, content_type=MERGE_PATCH)
+
+    def cancel(self, namespace: str, name: str) -> dict[str, Any]:
+        """Cancels a job for good."""
+        return self._change(namespace, name, {"cancel": True}, "cancel")
+
+    def suspend(self, namespace: str, name: str) -> dict[str, Any]:
+        """Stops a job until it is resumed."""
+        return self._change(namespace, name, {"suspend": True}, "suspend")
+
+    def resume(self, namespace: str, name: str) -> dict[str, Any]:
+        """Goes on with a job that was suspended."""
+        return self._change(namespace, name, {"suspend": False}, "resume")
+
+    def redrive(self, namespace: str, name: str, *, reasons: Sequence[str] = (), pending: bool = False) -> dict[str, Any] | None:
+        """Makes a PipelineJob NAME-redrive-N that runs the failed rows of a job again."""
+        check_reasons(reasons)
+        root = self.get(namespace, name)
+        if pending:
+            raise Refused(501, "pending: not in a cluster: raise the failurePolicy of a job that failed for its budget, and it goes on")
+        if of := root["spec"]["source"].get("failedRowsOf"):
+            raise StateError(JobReason.INVALID_SPEC, f"{name!r} is a redrive itself: ask for one of {of['name']!r}")
+        status = root.get("status") or {}
+        if status.get("phase") not in ENDS:
+            raise StateError(JobReason.INVALID_SPEC, f"{name!r} has not ended ({status.get('phase') or 'Pending'}): wait for its end")
+        if not status.get("rows", {}).get("failed"):
+            return None
+        body = _redrive(root, list(reasons))
+        for number in range(1, MOST_REDRIVES):
+            body["metadata"]["name"] = _numbered(name, number)
+            try:
+                return self._call("POST", namespace, body=body)
+            except Refused as error:
+                if error.reason != "AlreadyExists":
+                    raise
+        raise Refused(409, f"{name!r} has {MOST_REDRIVES} redrives: delete old ones", "Conflict")
+
+    def delete(self, namespace: str, name: str, *, output: bool = False) -> None:
+        """Deletes a PipelineJob; its output stays on its claim."""
+        if output:
+            raise Refused(501, "output: the gateway deletes nothing from claims: remove the folder status.output of the claim yourself")
+        self._call("DELETE", namespace, name)
+
+    def _change(self, namespace: str, name: str, spec: dict[str, Any], verb: str) -> dict[str, Any]:
+        phase = (self.get(namespace, name).get("status") or {}).get("phase")
+        if phase in ENDS:
+            raise StateError(JobReason.INVALID_SPEC, f"the job {name!r} has ended ({phase}): there is nothing to {verb}")
+        return self.patch(namespace, name, spec)
+
+    def _listable(self, namespace: str | None) -> set[str] | None:
+        if namespace is not None:
+            self._callers.check(self._caller, "list", namespace)
+            return {namespace}
+        if self._callers.may(self._caller, "list", None):
+            return None
+        return {one for one in self._cluster.watched.namespaces() if self._callers.may(self._caller, "list", one)}
+
+    def _call(self, method: str, namespace: str, name: str | None = None, **options: Any) -> dict[str, Any]:
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}" + (f"/{name}" if name else "")
+        answer = self._cluster.kube.call(method, path, token=self._caller.token, **options)
+        return shown(answer) if answer.get("kind") == model.KIND else answer
+
+
+def _redrive(root: Mapping[str, Any], reasons: list[str]) -> dict[str, Any]:
+    """A redrive of a job: the same spec, but for the output, which is the job's."""
+    spec = {key: value for key, value in root["spec"].items() if key not in ("suspend", "cancel")}
+    spec["source"] = {**spec["source"], "failedRowsOf": {"name": root["metadata"]["name"], "reasons": reasons}}
+    spec["output"] = {key: value for key, value in (spec.get("output") or {}).items() if key != "path"}
+    return {"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": {}, "spec": spec}
+
+
+def _numbered(name: str, number: int) -> str:
+    ending = f"-redrive-{number}"
+    return name[: MAX_NAME - len(ending)].rstrip("-") + ending

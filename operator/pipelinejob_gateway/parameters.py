@@ -1,0 +1,27 @@
+"""What routes take from a request: the jobs that its caller may see, and the parameters that several have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Request
+
+from pipelinejob.model import NAME_PATTERN
+from pipelinejob_gateway.backend import Jobs
+
+MAX_PAGE = 1_000
+
+
+def jobs_of(request: Request) -> Jobs:
+    """The jobs that the caller may see."""
+    jobs: Jobs = request.app.state.jobs_of(request)
+    return jobs
+
+
+Backend = Annotated[Jobs, Depends(jobs_of)]
+LABEL = f"^{NAME_PATTERN}$"
+Name = Annotated[str, Path(max_length=63, pattern=LABEL, description="The job's name.", examples=["men-fall-2010"])]
+Namespace = Annotated[str, Query(max_length=63, pattern=LABEL, description="The job's namespace.")]
+Part = Annotated[str | None, Query(max_length=63, pattern="^[-a-z0-9]*$", description="Only with this in their name.")]
+InNamespace = Annotated[str | None, Query(max_length=63, pattern=LABEL, description="Only of this namespace.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="How many at most.")]

@@ -1,0 +1,55 @@
+"""Serving an application until this process is told to end."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from pipelinejob.reasons import JobError, JobReason
+from pipelinejob_gateway.events import Feed
+
+GRACE = 3  # seconds for requests that are under way
+
+
+def run(app: ASGIApp, feed: Feed | None, listening: socket.socket) -> None:
+    """Serves over a socket that listens; returns after SIGTERM or Ctrl-C, when streams are ended and answers given."""
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE, lifespan="off", server_header=False
+    )
+    with suppress(KeyboardInterrupt):
+        _Server(config, feed).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """A server that ends its streams when it is told to end, and so need not wait for who listens."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed | None) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._feed is not None:
+            self._feed.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; without a host, on all addresses.
+
+    Raises:
+        JobError: InvalidSpec, when the address is taken or none of this machine.
+    """
+    try:
+        if not host and socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, backlog=2048, dualstack_ipv6=True)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise JobError(
+            JobReason.INVALID_SPEC,
+            f"cannot listen on {host}, port {port} ({error.strerror or error}): choose another with --host or --port",
+        ) from None

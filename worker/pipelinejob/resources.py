@@ -1,0 +1,88 @@
+"""A PipelineJob as programs see it: the resource that Kubernetes would hold, apiVersion, kind, metadata, spec and status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelinejob import model
+from pipelinejob.model import Rows, Shards, TopFailure
+from pipelinejob.reasons import JobError, JobReason, RowReason
+from pipelinejob.standing import note, standing
+from pipelinejob.status import status_of
+from pipelinejob.store import Job
+
+
+class NoJobError(JobError):
+    """There is no such job."""
+
+
+class StateError(JobError):
+    """The job is in no state to do that."""
+
+
+class Output(NamedTuple):
+    """Where the results of a job are: below which folder, and where there."""
+
+    root: Path
+    path: str
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return self.root / self.path
+
+
+class Page(NamedTuple):
+    """Some jobs, and where the next page begins."""
+
+    items: list[dict[str, Any]]
+    after: tuple[datetime, str] | None
+
+
+def check_reasons(reasons: Sequence[str]) -> None:
+    """Refuses words that are no reason of a failed row.
+
+    Raises:
+        JobError: InvalidSpec.
+    """
+    for reason in reasons:
+        if reason not in list(RowReason):
+            raise JobError(JobReason.INVALID_SPEC, f"reason: {reason!r} is none: expected one of {', '.join(RowReason)}")
+
+
+def resource(job: Job, rows: Rows | None = None, shards: Shards | None = None, top: Sequence[TopFailure] | None = None) -> dict[str, Any]:
+    """A job as the resource that Kubernetes would hold.
+
+    Args:
+        job: the job as the ledger has it.
+        rows: its counts; None: as the ledger has them.
+        shards: the counts of its shards; None: as its stored status has them.
+        top: its commonest failures; None: as its stored status has them.
+    """
+    said = note(job)
+    annotations = {"pipelinejob.dev/standing": str(standing(job))} | ({"pipelinejob.dev/note": said} if said else {})
+    return {
+        "apiVersion": model.API_VERSION,
+        "kind": model.KIND,
+        "metadata": {
+            "name": job.name,
+            "namespace": job.namespace,
+            "uid": job.uid,
+            "creationTimestamp": job.created_at.isoformat(),
+            "annotations": annotations,
+        },
+        "spec": job.spec,
+        "status": _status(job, rows or job.rows, shards, top),
+    }
+
+
+def _status(job: Job, rows: Rows, shards: Shards | None, top: Sequence[TopFailure] | None) -> dict[str, Any]:
+    stored = job.status
+    if shards is None and stored.get("phase") == job.phase and stored.get("rows") == rows.model_dump():
+        return stored
+    shards = shards or (Shards(**stored["shards"]) if "shards" in stored else Shards())
+    top = [TopFailure(**one) for one in stored.get("topFailures", [])] if top is None else top
+    return status_of(job, rows, shards, top).as_dict()
