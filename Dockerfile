@@ -1,4 +1,4 @@
-# The images of PipelineJob: `make image`, or docker, podman or buildah with --target worker and --target operator.
+# The images of PipelineJob: `make image`, or docker, podman or buildah with --target worker, --target operator and --target gateway.
 # BASE_IMAGE is any Debian-like image with Python 3.11 to 3.14 and its venv module.
 ARG BASE_IMAGE=python:3.13-slim
 
@@ -26,13 +26,19 @@ COPY requirements/operator.txt /build/requirements/
 RUN /tools/bin/pip --python /opt/pipelinejob/bin/python install --no-compile --require-hashes --only-binary :all: -r /build/requirements/operator.txt \
     && find /opt/pipelinejob -type d -name tests -prune -exec rm -rf {} +
 
+# Of pyarrow without its headers and what speaks to servers of others: a quarter of what it weighs, and nothing here imports it.
+FROM tools AS gateway-dependencies
+COPY requirements/gateway.txt /build/requirements/
+RUN /tools/bin/pip --python /opt/pipelinejob/bin/python install --no-compile --require-hashes --only-binary :all: -r /build/requirements/gateway.txt \
+    && find /opt/pipelinejob -type d \( -name tests -o -path "*/pyarrow/include" -o -path "*/pyarrow/src" -o -path "*/pyarrow/*flight*" -o -path "*/pyarrow/*s3*" \) -prune -exec rm -rf {} +
+
 FROM tools AS package
 COPY pyproject.toml README.md LICENSE /build/
 COPY worker /build/worker
 COPY operator /build/operator
 RUN /tools/bin/pip install --no-build-isolation --no-deps --target /app /build
 
-# What both images have in common. The root file system may be read-only: at run time nothing is written outside /tmp, not even byte code.
+# What the images have in common. The root file system may be read-only: at run time nothing is written outside /tmp, not even byte code.
 # The user needs no line in /etc/passwd, and then has no home of its own.
 FROM ${BASE_IMAGE} AS runtime
 ENV PATH=/opt/pipelinejob/bin:$PATH HOME=/tmp PYTHONUTF8=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
@@ -47,6 +53,14 @@ COPY --from=package /app /opt/pipelinejob/app
 RUN PYTHONDONTWRITEBYTECODE= python -c "import pipelinejob_operator.__main__"
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "pipelinejob_operator"]
+
+# The gateway, and the readers that it asks for what is on claims of other namespaces.
+FROM runtime AS gateway
+COPY --from=gateway-dependencies /opt/pipelinejob /opt/pipelinejob
+COPY --from=package /app /opt/pipelinejob/app
+RUN PYTHONDONTWRITEBYTECODE= python -c "import pipelinejob_gateway.__main__, pipelinejob.preview, pyarrow.parquet"
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "pipelinejob_gateway"]
 
 # The last one is what is built where no target is named.
 FROM runtime AS worker

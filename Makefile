@@ -70,7 +70,7 @@ package: .venv/.installed ## wheel and sdist into dist/, tried out in an empty e
 	@rm -rf build *.egg-info worker/*.egg-info
 	scripts/check-package.sh
 
-image: ## the images pipelinejob-worker and pipelinejob-operator, by docker, podman or buildah
+image: ## the images pipelinejob-worker, -operator and -gateway, by docker, podman or buildah
 	@scripts/image.sh
 
 cluster-up: .venv/.installed ## a real cluster with the images, the sample catalogue and the chart

@@ -41,6 +41,7 @@ tools = [tool for tool in extras["dev"] if not tool.startswith("pipelinejob[")] 
 inputs = {path.stem: [line for line in path.read_text().splitlines() if line and line[0] != "#"] for path in Path("requirements").glob("*.in")}
 inputs["build"] += project["build-system"]["requires"]
 inputs["operator"] += extras["operator"]
+inputs["gateway"] += extras["serve"]
 wanted = {"run": base, "dev": base + tools, **inputs}
 locks = {name: read_lock(f"{name}.txt") for name in wanted}
 for name, requirements in wanted.items():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the images pipelinejob-worker and pipelinejob-operator with docker, podman or buildah, whichever answers first.
+# Build the images pipelinejob-worker, pipelinejob-operator and pipelinejob-gateway with docker, podman or buildah, whichever answers first.
 #   ENGINE=podman                    this one and no other
 #   TAG=1.2.3                        default: the version of the package
 #   REGISTRY=registry.example/team   goes before the names
@@ -54,7 +54,7 @@ version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' worker/pipelinejob/__init__.p
 tag=${TAG:-$version}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-for target in worker operator; do
+for target in worker operator gateway; do
     image=${REGISTRY:+${REGISTRY%/}/}pipelinejob-$target:$tag
     echo "image: building $image with $engine"
     if ! "${build[@]}" ${options[@]+"${options[@]}"} --label "org.opencontainers.image.version=$version" --target "$target" --tag "$image" . >"$log" 2>&1; then

@@ -14,7 +14,7 @@ lock() { # lock OUTPUT INPUT...
 
 lock requirements/dev.txt --extra dev pyproject.toml
 lock requirements/run.txt --constraints requirements/dev.txt pyproject.toml
-for name in build worker operator; do
+for name in build worker operator gateway; do
     lock "requirements/$name.txt" --constraints requirements/dev.txt "requirements/$name.in"
 done
 lock requirements/bench.txt requirements/bench.in

@@ -86,15 +86,21 @@ class Cluster:
         """The URL of the ledger as its owner, by way of a port that kubectl forwards."""
         secret = self.get("secret", f"{self.release}-postgres", self.namespace)
         url = urlsplit(base64.b64decode(secret["data"]["url"]).decode())
+        with self.forward(f"service/{self.release}-postgres", 5432) as port:
+            yield url._replace(netloc=f"{url.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
+
+    @contextmanager
+    def forward(self, target: str, port: int, namespace: str | None = None) -> Iterator[int]:
+        """A port of this machine that leads to one of a service or a pod, by default where the chart is installed."""
         command = [str(self.bin / "kubectl"), "--kubeconfig", str(self.kubeconfig), "port-forward", "--address", "127.0.0.1"]
-        target = ["-n", self.namespace, f"service/{self.release}-postgres", ":5432"]
-        with subprocess.Popen([*command, *target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        command += ["-n", namespace or self.namespace, target, f":{port}"]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
-                port = process.stdout.readline().split(" ->")[0].rpartition(":")[2]
-                if not port.isdigit():
-                    raise ClusterError("kubectl port-forward gives no port to the ledger")
-                yield url._replace(netloc=f"{url.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
+                local = process.stdout.readline().split(" ->")[0].rpartition(":")[2]
+                if not local.isdigit():
+                    raise ClusterError(f"kubectl port-forward gives no port to {target}")
+                yield int(local)
             finally:
                 process.terminate()
 

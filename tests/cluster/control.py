@@ -185,6 +185,7 @@ def _install(made: Cluster, run: Path) -> None:
     values = {
         "image.operator": images.OPERATOR,
         "image.worker": images.WORKER,
+        "image.gateway": images.GATEWAY,
         "postgres.enabled": "true",
         "postgres.image": images.POSTGRES,
         "postgres.persistence.storageClass": "host",

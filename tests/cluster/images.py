@@ -15,10 +15,11 @@ BASE = "localhost/python:base"
 POSTGRES = "localhost/postgres:test"
 WORKER = "localhost/pipelinejob-worker:test"
 OPERATOR = "localhost/pipelinejob-operator:test"
+GATEWAY = "localhost/pipelinejob-gateway:test"
 
 _HERE = Path(__file__).resolve().parent / "images"
 _PROJECT = _HERE.parents[2]
-_LOCKS = [f"requirements/{name}.txt" for name in ("build", "worker", "operator")]
+_LOCKS = [f"requirements/{name}.txt" for name in ("build", "worker", "operator", "gateway")]
 _INPUTS = ["Dockerfile", ".dockerignore", "scripts/image.sh", "pyproject.toml", "README.md", "LICENSE", "worker", "operator", *_LOCKS]
 _BUILD = {
     "docker": ["docker", "build"],
@@ -33,7 +34,7 @@ class ImageError(Exception):
 
 
 def archives(cache: Path, engine: str | None = None) -> list[Path]:
-    """Make what is missing or out of date and return the archives in `cache`: worker, operator, postgres and, by buildah alone, pause.
+    """Make what is missing or out of date and return the archives in `cache`: ours, Postgres and, by buildah alone, pause.
 
     `engine` is docker, podman or buildah; by default the first that answers. Docker and Podman start from public images; buildah, which
     serves machines without a registry, starts from a base that debootstrap makes (BASE_IMAGE names another). Raises ImageError.
@@ -42,13 +43,14 @@ def archives(cache: Path, engine: str | None = None) -> list[Path]:
     cache.mkdir(parents=True, exist_ok=True)
     with _alone(cache):
         base = os.environ.get("BASE_IMAGE") or (BASE if engine == "buildah" else None)
-        project = {name: _archive(cache, engine, name, base, *(_PROJECT / path for path in _INPUTS)) for name in (WORKER, OPERATOR)}
+        inputs = [_PROJECT / path for path in _INPUTS]
+        project = {name: _archive(cache, engine, name, base, *inputs) for name in (WORKER, OPERATOR, GATEWAY)}
         postgres = _archive(cache, engine, POSTGRES, base, _HERE / "postgres")
         made = [*project.values(), postgres]
         if base == BASE and not all(path.exists() for path in made):
             _make_base(cache)
         if not all(path.exists() for path in project.values()):
-            # image.sh builds both; what did not change comes from the engine's own cache of layers.
+            # image.sh builds all three; what did not change comes from the engine's own cache of layers.
             settings = {"ENGINE": engine, "REGISTRY": "localhost", "TAG": "test"} | ({"BASE_IMAGE": base} if base else {})
             _run([str(_PROJECT / "scripts/image.sh")], settings)
             for name, path in project.items():

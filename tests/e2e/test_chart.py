@@ -26,6 +26,18 @@ RENDERED = {
     "default": ["postgres.enabled=true"],
     "namespaced": ["postgres.enabled=true", f"watchNamespaces={{{NAMESPACE}}}", "postgres.persistence.enabled=false"],
     "external": ["database.existingSecret=ledger", "database.workerUrl=pool:6432/ledger", "worker.fsGroup=10001", "commonLabels.team=a"],
+    "gateway": [
+        "postgres.enabled=true",
+        "gateway.enabled=true",
+        "gateway.replicas=2",
+        "gateway.ingress.enabled=true",
+        "gateway.ingress.host=jobs.example",
+        "gateway.ingress.tlsSecret=tls",
+        "gateway.uploads.claim=uploads",
+        "gateway.uploads.fsGroup=10001",
+        f"gateway.dataNamespaces[0].namespace={NAMESPACE}",
+        "gateway.dataNamespaces[0].claims={catalogue,photos}",
+    ],
     "pgbouncer": ["postgres.enabled=true", "pgbouncer.enabled=true", "pgbouncer.image=pgbouncer", "imagePullSecrets[0].name=registry"],
 }
 REFUSED = {
@@ -35,6 +47,9 @@ REFUSED = {
     "postgres.enabled=true,pgbouncer.enabled=true": "pgbouncer.image is needed",
     "postgres.enabled=true,postgres.enable=true": "'enable' not allowed",
     "postgres.enabled=true,database.maxWorkers=many": "want integer",
+    "postgres.enabled=true,gateway.dataNamespaces[0].namespace=shop": "claims",
+    "postgres.enabled=true,gateway.dataNamespaces[0].namespace=shop,gateway.dataNamespaces[0].claims={a},"
+    "gateway.dataNamespaces[1].namespace=shop,gateway.dataNamespaces[1].claims={b}": "stands twice",
 }
 
 
@@ -97,7 +112,7 @@ def test_what_it_renders_is_accepted(cluster: Cluster, namespace: str, schemas: 
 @pytest.mark.parametrize("case", RENDERED)
 def test_pods_are_admitted_where_only_restricted_ones_are(cluster: Cluster, namespace: str, case: str) -> None:
     pods = [_pod(body) for body in yaml.safe_load_all(_render(cluster, namespace, RENDERED[case])) if _pod(body) is not None]
-    assert len(pods) == {"external": 2, "pgbouncer": 4}.get(case, 3)
+    assert len(pods) == {"external": 2, "pgbouncer": 4, "gateway": 5}.get(case, 3)
     cluster.kubectl("create", "--dry-run=server", "-f", "-", input=yaml.safe_dump_all(pods))
 
 

@@ -83,6 +83,28 @@ def test_the_operator_has_these_rights_and_no_more() -> None:
     assert len(rules) == 8
 
 
+def test_the_gateway_has_these_rights_and_no_more() -> None:
+    text = TEMPLATES[CHART / "templates/gateway.yaml"].split("kind: ClusterRole\n")[1]
+    rules = yaml.safe_load(text.split("rules:\n")[1].split("---")[0])
+    assert {f"{rule['apiGroups'][0]}/{resource}": rule["verbs"] for rule in rules for resource in rule["resources"]} == {
+        "authentication.k8s.io/tokenreviews": ["create"],
+        "authorization.k8s.io/subjectaccessreviews": ["create"],
+        "pipelinejob.dev/pipelinejobs": ["get", "list", "watch"],
+    }
+    assert len(rules) == 3 and all(set(rule) == {"apiGroups", "resources", "verbs"} for rule in rules)
+
+
+def test_the_gateway_is_given_the_environment_that_it_reads() -> None:
+    settings = (ROOT / "operator/pipelinejob_gateway/settings.py").read_text()
+    helpers = TEMPLATES[CHART / "templates/_helpers.tpl"].split('define "pipelinejob.databaseEnv"')[1].split("{{- end -}}")[0]
+    text = TEMPLATES[CHART / "templates/gateway.yaml"] + helpers
+    outside = {"PIPELINEJOB_PORT", "PIPELINEJOB_DATA", "PIPELINEJOB_UPLOADS"}  # for one that runs outside its pod
+    assert set(re.findall(r"\bPIPELINEJOB_[A-Z_]+", text)) | outside == set(re.findall(r'"(PIPELINEJOB_[A-Z_]+)"', settings)) | {
+        "PIPELINEJOB_READER_TOKEN"
+    }
+    assert "mountPath: /data, readOnly: true" in text and "mountPath: /uploads, subPath: uploads" in text
+
+
 def test_the_operator_is_given_the_environment_that_it_reads() -> None:
     settings = (ROOT / "operator/pipelinejob_operator/settings.py").read_text()
     text = TEMPLATES[CHART / "templates/operator.yaml"] + TEMPLATES[CHART / "templates/_helpers.tpl"]

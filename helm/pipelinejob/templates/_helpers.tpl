@@ -42,6 +42,10 @@ labels: {{- include "pipelinejob.labels" . | nindent 2 }}
 {{ .Values.image.worker | default (printf "pipelinejob-worker:%s" .Chart.AppVersion) }}
 {{- end -}}
 
+{{- define "pipelinejob.gatewayImage" -}}
+{{ .Values.image.gateway | default (printf "pipelinejob-gateway:%s" .Chart.AppVersion) }}
+{{- end -}}
+
 {{- define "pipelinejob.serviceAccount" -}}
 {{ .Values.serviceAccount.name | default (printf "%s-operator" (include "pipelinejob.name" .)) }}
 {{- end -}}
@@ -90,6 +94,13 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if and .Values.postgres.enabled .Values.database.existingSecret }}
 {{- fail "two databases: set either postgres.enabled=true or database.existingSecret, not both" }}
+{{- end }}
+{{- $seen := dict }}
+{{- range .Values.gateway.dataNamespaces }}
+{{- if hasKey $seen .namespace }}
+{{- fail (printf "gateway.dataNamespaces: the namespace %s stands twice: list all its claims in one entry" .namespace) }}
+{{- end }}
+{{- $_ := set $seen .namespace true }}
 {{- end }}
 {{- if .Values.pgbouncer.enabled }}
 {{- if not .Values.postgres.enabled }}
