@@ -1,16 +1,17 @@
-"""Changes of jobs, as they come: one look at the ledger a second for all who listen, and none while nobody does.
+"""Changes of jobs, as they come: one look at the jobs a second for all who listen, and none while nobody does.
 
-A listener that reads slowly gets the newest state of each job that changed meanwhile, not every step: what waits for it
-is at most one change a job, and nobody waits for it.
+What has changed is kept once for all: of each job its newest change, in the order of these. A listener knows how far it has read. One that
+reads slowly gets the newest state of each job that changed meanwhile, not every step; it takes no memory, and nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.concurrency import run_in_threadpool
@@ -19,34 +20,46 @@ from pipelinejob.reasons import JobError
 from pipelinejob.store import Outline
 
 EVERY = 1.0  # seconds between looks
+KEPT = 100_000  # changes
 SILENCE = 15.0  # seconds after which a listener hears that the line still stands
 
 
-class Listener:
-    """What waits for one who listens."""
+class Change(NamedTuple):
+    """What happened to a job, and the how-manieth change that was."""
 
-    def __init__(self, namespace: str | None, name: str | None) -> None:
-        self._namespace, self._name = namespace, name
-        self._waiting: dict[str, dict[str, Any]] = {}
-        self._something = asyncio.Event()
+    number: int
+    kind: str
+    outline: Outline
 
-    def put(self, kind: str, outline: Outline) -> None:
-        """Tells of a change, in place of an older one of the same job."""
-        if self._namespace in (None, outline.namespace) and self._name in (None, outline.name):
-            self._waiting[outline.uid] = {"type": kind, **_told(outline)}
-            self._something.set()
+    def told(self) -> bytes:
+        """As an event."""
+        return format_sse_event(event=self.kind, data_str=json.dumps({"type": self.kind, **_told(self.outline)}))
 
-    def wake(self) -> None:
-        """Lets it look whether there is anything."""
-        self._something.set()
 
-    async def take(self) -> list[dict[str, Any]]:
-        """Waits for changes and takes them; after a while without any, none."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._something.wait(), SILENCE)
-        self._something.clear()
-        taken, self._waiting = self._waiting, {}
-        return list(taken.values())
+class Changes:
+    """Of each job its newest change, the newest last."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, Change] = {}
+        self.count = 0
+        self.forgotten = 0  # the number of the last change that is not kept any more: jobs that are deleted do not stay for ever
+
+    def add(self, kind: str, outline: Outline) -> None:
+        """Takes the place of an older change of the same job."""
+        self.count += 1
+        self._newest.pop(outline.uid, None)
+        self._newest[outline.uid] = Change(self.count, kind, outline)
+        if len(self._newest) > KEPT:
+            self.forgotten = self._newest.pop(next(iter(self._newest))).number
+
+    def since(self, number: int) -> list[Change]:
+        """Those after the change of that number, the oldest first."""
+        found = []
+        for change in reversed(self._newest.values()):
+            if change.number <= number:
+                break
+            found.append(change)
+        return found[::-1]
 
 
 class Feed:
@@ -58,36 +71,47 @@ class Feed:
 
     def __init__(self, outlines: Callable[[], list[Outline]]) -> None:
         self._outlines = outlines
-        self._listeners: set[Listener] = set()
+        self._listeners: set[asyncio.Event] = set()
         self._poll: asyncio.Task[None] | None = None
         self._begin = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = False
         self._known: dict[str, Outline] = {}
+        self._changes = Changes()
 
     async def stream(self, namespace: str | None, name: str | None) -> AsyncIterator[bytes]:
         """Changes from now on as server-sent events, of one namespace or of one job; of one job also how it stands at first."""
-        listener, self._loop = Listener(namespace, name), asyncio.get_running_loop()
-        self._listeners.add(listener)
+        something, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        self._listeners.add(something)
         try:
             async with self._begin:
                 if self._poll is None:
                     self._known = await self._look() or {}
                     self._poll = asyncio.create_task(self._run())
+            read, spoke_at = self._changes.count, time.monotonic()
             if name is not None:
                 for outline in self._known.values():
-                    listener.put("MODIFIED", outline)
+                    if outline.name == name and namespace in (None, outline.namespace):
+                        yield Change(read, "MODIFIED", outline).told()
             while not self._over:
-                taken = await listener.take()
-                for change in taken:
-                    yield format_sse_event(event=change["type"], data_str=json.dumps(change))
-                if not taken:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(something.wait(), max(0.0, spoke_at + SILENCE - time.monotonic()))
+                something.clear()
+                if read < self._changes.forgotten:  # too far behind: it is to connect, and list, anew
+                    return
+                fresh, read = self._changes.since(read), self._changes.count
+                for change in fresh:
+                    if namespace in (None, change.outline.namespace) and name in (None, change.outline.name):
+                        yield change.told()
+                        spoke_at = time.monotonic()
+                if time.monotonic() - spoke_at >= SILENCE:
                     yield KEEPALIVE_COMMENT
+                    spoke_at = time.monotonic()
         finally:
-            self._listeners.discard(listener)
+            self._listeners.discard(something)
             if not self._listeners and self._poll is not None:
                 self._poll.cancel()
-                self._poll = None
+                self._poll, self._changes = None, Changes()
 
     def close(self) -> None:
         """Ends all streams, as the server is to end; called from anywhere."""
@@ -96,8 +120,8 @@ class Feed:
 
     def _end(self) -> None:
         self._over = True
-        for listener in self._listeners:
-            listener.wake()
+        for something in self._listeners:
+            something.set()
 
     async def _run(self) -> None:
         while True:
@@ -106,8 +130,10 @@ class Feed:
             if now is None:
                 continue
             for kind, outline in difference(self._known, now):
-                for listener in self._listeners:
-                    listener.put(kind, outline)
+                self._changes.add(kind, outline)
+            if self._known != now:
+                for something in self._listeners:
+                    something.set()
             self._known = now
 
     async def _look(self) -> dict[str, Outline] | None:

@@ -53,9 +53,10 @@ def measure(*, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
         mixed = [path for paths in _kinds(jobs, rows).values() for path in paths]
         found["pairs"] = []
         for _ in range(1 if quick else 3):
-            alone = asyncio.run(_load(url, mixed, seconds))
-            with _deaf_listeners(url), _changes(folder):
-                beside = asyncio.run(_load(url, mixed, seconds))
+            with _changes(folder):
+                alone = asyncio.run(_load(url, mixed, seconds))
+                with _deaf_listeners(url):
+                    beside = asyncio.run(_load(url, mixed, seconds))
             found["pairs"].append({"alone": alone, "beside": beside})
             say(f"gateway, mixed: {alone}; beside {DEAF} listeners that never read: {beside}")
         found["resident_end"] = _memory(process)

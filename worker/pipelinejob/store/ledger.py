@@ -236,8 +236,14 @@ class Store:
 
     def outlines(self) -> list[Outline]:
         """How all jobs that are not deleted stand, in short."""
-        rows = self._db.query(f"SELECT {', '.join(Outline._fields)} FROM pipelinejob.jobs WHERE deleted_at IS NULL")
-        return [Outline(**{**row, "uid": str(row["uid"])}) for row in rows]
+        columns = ", ".join(f"{name}::text" if name == "uid" else name for name in Outline._fields)
+
+        def work(cursor: Any) -> list[Outline]:
+            with cursor.connection.cursor() as plain:  # tuples: a dict for each of 10,000 jobs takes six times as long
+                plain.execute(f"SELECT {columns} FROM pipelinejob.jobs WHERE deleted_at IS NULL")
+                return [Outline(*row) for row in plain.fetchall()]
+
+        return self._db.transaction(work)
 
     def live_uids(self) -> dict[str, tuple[str, str]]:
         """uid → (namespace, name) of the cluster's jobs that are not deleted."""
