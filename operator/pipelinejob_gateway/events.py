@@ -139,7 +139,9 @@ class Feed:
     async def _look(self) -> dict[str, Outline] | None:
         """How all jobs stand; None while the database is away."""
         with suppress(JobError):
-            return {outline.uid: outline for outline in await run_in_threadpool(self._outlines)}
+            now = await run_in_threadpool(self._outlines)
+            # Those that are as they were are kept, and the new ones freed together, for they would hold pages among others'.
+            return {one.uid: known if (known := self._known.get(one.uid)) == one else one for one in now}
         return None
 
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelinejob.batch import BatchRunner, InputChangedError, Task
+from pipelinejob.batch import DECODE, BatchRunner, InputChangedError, Task
 from pipelinejob.storage import is_transient
 
 _MARK = struct.Struct("=qqd")  # row, position of the function, when it began (monotonic seconds)
@@ -56,7 +56,7 @@ def main() -> None:
     while True:
         task = Task(**json.loads(tasks.get()))
         _answer(answers, _run(runner, task))
-        mark.set(IDLE, 0)
+        mark.rest()
 
 
 def _run(runner: BatchRunner, task: Task) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Mark:
         descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0) | os.O_CLOEXEC, 0o600)
         try:
             if create:
-                os.write(descriptor, _MARK.pack(IDLE, 0, time.monotonic()))
+                os.write(descriptor, _MARK.pack(IDLE, DECODE, time.monotonic()))
                 with suppress(OSError):  # some network file systems have no locks
                     fcntl.flock(descriptor, fcntl.LOCK_EX)  # for as long as we live: the memory below keeps it
             self._memory = mmap.mmap(descriptor, _MARK.size)
@@ -101,6 +101,10 @@ class Mark:
         self._times[2] = time.monotonic()
         self._integers[1] = position
         self._integers[0] = row
+
+    def rest(self) -> None:
+        """Notes that no row is being run. Half of it may be read: a row with a position that every job has, also one without functions."""
+        self.set(IDLE, DECODE)
 
     def get(self) -> tuple[int, int, float]:
         """(row or IDLE, position, when it began)."""

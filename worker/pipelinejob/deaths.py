@@ -29,7 +29,7 @@ def read_deaths(marks: Path) -> dict[int, Deaths]:
     """What the marks in a folder say, by row."""
     found: dict[int, Deaths] = {}
     for path in sorted(marks.iterdir()):
-        row, position = left_by_dead(path) or (IDLE, 0)
+        row, position = left_by_dead(path) or (IDLE, DECODE)
         if row != IDLE:
             found[row] = Deaths(found[row].times + 1 if row in found else 1, position)
     return found

@@ -95,7 +95,7 @@ class Child:
             try:
                 self._mark = Mark(self._mark_path)
             except (FileNotFoundError, ValueError):
-                return IDLE, 0, time.monotonic()
+                return IDLE, DECODE, time.monotonic()
         return self._mark.get()
 
     def await_end(self) -> None:
