@@ -41,7 +41,7 @@ def create_job(jobs: Backend, document: Annotated[dict[str, Any], Body(examples=
     return JSONResponse(created, 201, {"Location": f"/api/v1/pipelinejobs/{meta['name']}?namespace={meta['namespace']}"})
 
 
-@router.post("/plan", summary="What a job would do; nothing is written", responses=answers(200, None, 415, 422))
+@router.post("/plan", summary="What a job would do; nothing is written", responses=answers(200, None, 415, 422, 501))
 def plan(
     jobs: Backend,
     document: Annotated[dict[str, Any], Body(examples=[schemas.JOB_EXAMPLE])],
@@ -70,7 +70,7 @@ def patch_job(jobs: Backend, name: Name, patch: schemas.Patch, namespace: Namesp
     status_code=204,
     response_class=Response,
     summary="Delete a job; its output stays unless asked for",
-    responses=answers(200, None, 404, 409, 422, 503),
+    responses=answers(200, None, 404, 409, 422, 501, 503),
 )
 def delete_job(
     jobs: Backend,
@@ -113,7 +113,7 @@ def resume_job(jobs: Backend, name: Name, namespace: Namespace = "default") -> J
     "/pipelinejobs/{name}/redrive",
     status_code=202,
     summary="Run the failed rows of a job again",
-    responses={**answers(202, schemas.Job, 404, 409, 415, 422, 503), 204: {"description": "Nothing is left to run again."}},
+    responses={**answers(202, schemas.Job, 404, 409, 415, 422, 501, 503), 204: {"description": "Nothing is left to run again."}},
 )
 def redrive_job(jobs: Backend, name: Name, wanted: schemas.Redrive, namespace: Namespace = "default") -> Response:
     made = jobs.redrive(namespace, name, reasons=wanted.reasons, pending=wanted.pending)

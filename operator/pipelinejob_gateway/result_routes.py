@@ -16,7 +16,7 @@ from pipelinejob_gateway.schemas import answers
 router = APIRouter(prefix="/api/v1")
 
 
-@router.get("/pipelinejobs/{name}/rows", summary="Rows that succeeded", responses=answers(200, schemas.RowPage, 404, 410, 422, 503))
+@router.get("/pipelinejobs/{name}/rows", summary="Rows that succeeded", responses=answers(200, schemas.RowPage, 404, 410, 422, 501, 503))
 def rows(
     jobs: Backend,
     name: Name,
@@ -32,7 +32,7 @@ def rows(
     "/pipelinejobs/{name}/results/metadata",
     response_class=StreamingResponse,
     summary="All rows that succeeded, as CSV, JSON or Parquet",
-    responses=answers(200, None, 404, 422, 503),
+    responses=answers(200, None, 404, 422, 501, 503),
 )
 def metadata(
     jobs: Backend,
@@ -53,7 +53,7 @@ def metadata(
     "/pipelinejobs/{name}/results/{file}",
     response_class=StreamingResponse,
     summary="metadata.csv, failures.csv or manifest.json, as it is; images.zip",
-    responses=answers(200, None, 404, 413, 422, 503),
+    responses=answers(200, None, 404, 413, 422, 501, 503),
 )
 def result_file(
     jobs: Backend,
@@ -76,7 +76,7 @@ def result_file(
     "/pipelinejobs/{name}/results/images/{folder}/{image}",
     response_class=Response,
     summary="One image, by the url of its row",
-    responses=answers(200, None, 404, 422, 503),
+    responses=answers(200, None, 404, 422, 501, 503),
 )
 def image(jobs: Backend, name: Name, folder: str, image: str, namespace: Namespace = "default") -> Response:
     kind, data = results.image(jobs.output(namespace, name), folder, image)

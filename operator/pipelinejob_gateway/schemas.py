@@ -141,7 +141,7 @@ class TaskResult(BaseModel):
 
 def answers(status: int, model: type[BaseModel] | None, *problems: int) -> dict[int | str, dict[str, Any]]:
     """What a route may answer, for its documentation: what it is asked for, and problems; a body brings more of them."""
-    problems = (*problems, 421, *((400, 403, 411, 413) if 415 in problems else ()))
+    problems = (*problems, 401, 403, 421, *((400, 411, 413) if 415 in problems else ()))
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     wrong: dict[int | str, dict[str, Any]] = {problem: {"description": "A problem.", "content": content} for problem in problems}
     return wrong if model is None else {status: {"model": model}, **wrong}

@@ -86,7 +86,7 @@ Kept = Annotated[Catalogue, Depends(_catalogue_of)]
 Filters = Annotated[dict[str, Any], Body(examples=[{"gender": "Men", "season": ["Fall", "Winter"], "year": 2010}])]
 
 
-@router.post("/insert2db", summary="Choose the catalogue", responses=answers(200, schemas.Inserted, 415, 422, 503))
+@router.post("/insert2db", summary="Choose the catalogue", responses=answers(200, schemas.Inserted, 415, 422, 501, 503))
 def insert2db(jobs: Backend, kept: Kept, catalogue: schemas.Insert) -> JSONResponse:
     chosen = catalogue.model_dump()
     seen = jobs.preview(kept.document("insert2db", chosen, {}, []), whole=True)
@@ -98,7 +98,7 @@ def insert2db(jobs: Backend, kept: Kept, catalogue: schemas.Insert) -> JSONRespo
     "/query",
     status_code=202,
     summary="Copy the images of matching rows",
-    responses=answers(202, schemas.Task, 409, 415, 422, 503),
+    responses=answers(202, schemas.Task, 409, 415, 422, 501, 503),
 )
 def query(jobs: Backend, kept: Kept, filters: Filters) -> JSONResponse:
     return _begin(jobs, kept, "query", filters, [])
@@ -108,7 +108,7 @@ def query(jobs: Backend, kept: Kept, filters: Filters) -> JSONResponse:
     "/transformedquery",
     status_code=202,
     summary="Crop and resize the images of matching rows",
-    responses=answers(202, schemas.Task, 409, 415, 422, 503),
+    responses=answers(202, schemas.Task, 409, 415, 422, 501, 503),
 )
 def transformedquery(jobs: Backend, kept: Kept, filters: Filters) -> JSONResponse:
     return _begin(jobs, kept, "transformedquery", filters, TRANSFORM)

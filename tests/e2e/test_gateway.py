@@ -20,6 +20,7 @@ from cluster.cluster import SYSTEM
 from pipelinejob import JobError, PipelineJob, StateError
 from pipelinejob.remote import RemoteJobs
 from support import notebook
+from support.gateway import ask_by_the_hundred
 from support.project import Project
 from support.shop import ENDS, Shop
 
@@ -314,6 +315,20 @@ def test_the_notebook_runs_behind_it(front: Front, editor: str, tmp_path: Path) 
     there = {"PIPELINEJOB_URL": front.url, "PIPELINEJOB_TOKEN": editor}
     there |= {"PIPELINEJOB_NAMESPACE": front.shop.namespace, "PIPELINEJOB_CLAIM": "catalogue"}
     notebook.check(notebook.execute(tmp_path, {**Project(tmp_path, None).environment, **there}))
+
+
+@pytest.mark.timeout(400)
+def test_no_request_makes_an_error_of_the_server(front: Front, tmp_path: Path) -> None:
+    cluster = front.cluster
+    before = set(cluster.kubectl("get", "pipelinejobs", "-n", "default", "-o", "name").split())
+    token = front.user("fay", "edit", "default")
+    try:
+        ask_by_the_hundred(front.url, tmp_path, 3, token)
+    finally:
+        cluster.kubectl("delete", "rolebinding", f"{front.shop.namespace}-fay", "-n", "default")
+        made = set(cluster.kubectl("get", "pipelinejobs", "-n", "default", "-o", "name").split()) - before
+        if made:
+            cluster.kubectl("delete", "-n", "default", *made, "--wait=false")
 
 
 def test_its_own_rights_change_nothing(cluster: Cluster, front: Front) -> None:

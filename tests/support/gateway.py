@@ -6,14 +6,18 @@ import contextlib
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from support.project import Project
 
+TOOL = str(Path(sys.executable).with_name("schemathesis"))
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 ENDS = ("Complete", "Failed", "Cancelled")
 
 
@@ -101,3 +105,19 @@ def serving(project: Project, *arguments: str, env: dict[str, str] | None = None
         yield gateway
     finally:
         gateway.close()
+
+
+def ask_by_the_hundred(url: str, folder: Path, examples: int, token: str | None = None) -> None:
+    """Requests made from the OpenAPI document: no answer is an error of the server's, or one that the document does not know."""
+    said = "2xx 3xx 4xx 501".split()  # 501 says what a cluster's gateway is not for
+    (folder / "schemathesis.toml").write_text(f"[checks.not_a_server_error]\nexpected-statuses = {said}\n")
+    ran = subprocess.run(
+        [
+            TOOL, "run", f"{url}/api/v1/openapi.json", "--checks", CHECKS, "--max-examples", str(examples), "--seed", "6",
+            "--exclude-path", "/api/v1/events", "--continue-on-failure", "--no-color", "--generation-database", "none",
+            "--request-timeout", "60", "--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all",
+            *(["--header", f"Authorization: Bearer {token}"] if token else []),
+        ],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr
