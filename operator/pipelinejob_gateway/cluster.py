@@ -6,8 +6,9 @@ come from elsewhere, after a SubjectAccessReview.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+import queue
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from pipelinejob_gateway.problems import Refused
 from pipelinejob_gateway.settings import Settings
 from pipelinejob_gateway.watched import VERSION, Watched, shown
 
-PATIENCE = 10.0  # seconds to wait for a database before an answer says that there is none
+CONNECTIONS = 4  # to the database
+PATIENCE = 3.0  # seconds to wait for one of them, and for a database that is away, before an answer says so
 MOST_REDRIVES = 1_000
 
 
@@ -42,18 +44,27 @@ class Cluster:
     def __init__(self, settings: Settings, kube: Kube, watched: Watched) -> None:
         self.settings, self.kube, self.watched = settings, kube, watched
         self.callers = Callers(kube)
-        self._threads = threading.local()
+        self._stores: queue.LifoQueue[Store] = queue.LifoQueue()
+        url = psycopg2.extensions.make_dsn(settings.database_url, options="-c default_transaction_read_only=on")
+        for _ in range(CONNECTIONS):
+            database = Database(lambda: url, patience=PATIENCE, say=lambda _: None, advice="ask again later")
+            self._stores.put(Store(database, migrated=True))
 
-    @property
-    def store(self) -> Store:
-        """The ledger, read only, over a connection of this thread's own."""
-        found = getattr(self._threads, "store", None)
-        if found is None:
-            url = psycopg2.extensions.make_dsn(self.settings.database_url, options="-c default_transaction_read_only=on")
-            advice = "the database of the chart does not answer; ask again later"
-            database = Database(lambda: url, patience=PATIENCE, say=lambda _: None, advice=advice)
-            found = self._threads.store = Store(database, migrated=True)
-        return found
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """The ledger, read only, for a moment: the database's connections are for the workers.
+
+        Raises:
+            Refused: 503, when many ask at once.
+        """
+        try:
+            store = self._stores.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise Refused(503, "too many ask the ledger at once: ask again later", "Busy", {"Retry-After": "5"}) from None
+        try:
+            yield store
+        finally:
+            self._stores.put(store)
 
 
 class ClusterJobs:
@@ -112,7 +123,8 @@ class ClusterJobs:
         """At most `limit` failed rows behind the row `after`, in the order of the CSV."""
         check_reasons([] if reason is None else [reason])
         uid = self.get(namespace, name)["metadata"]["uid"]
-        return self._cluster.store.failures_page(uid, reason=reason, after=after, limit=limit)
+        with self._cluster.store() as store:
+            return store.failures_page(uid, reason=reason, after=after, limit=limit)
 
     def check_watch(self, namespace: str | None) -> None:
         """Refuses who may not hear of changes there."""

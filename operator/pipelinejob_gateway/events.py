@@ -21,6 +21,7 @@ from pipelinejob.store import Outline
 
 EVERY = 1.0  # seconds between looks
 KEPT = 100_000  # changes
+LONGEST = 3600.0  # seconds, after which a listener is to connect anew, and whether it may is asked anew
 SILENCE = 15.0  # seconds after which a listener hears that the line still stands
 
 
@@ -93,7 +94,8 @@ class Feed:
                 for outline in self._known.values():
                     if outline.name == name and namespace in (None, outline.namespace):
                         yield Change(read, "MODIFIED", outline).told()
-            while not self._over:
+            end = spoke_at + LONGEST
+            while not self._over and time.monotonic() < end:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(something.wait(), max(0.0, spoke_at + SILENCE - time.monotonic()))
                 something.clear()

@@ -292,6 +292,64 @@ def test_bad_functions_are_refused_with_their_path(project: Project) -> None:
     assert not (project.root / "out").exists()
 
 
+MODEL = """
+import os
+class mark:
+    def __init__(self, *, weight: float = 1.0, label: str = "none"):
+        with open(os.environ["MADE"], "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        if label == "missing":
+            open("/nowhere/model.bin")
+        self.weight, self.label, self.seen = weight, label, 0
+    def __call__(self, image, row):
+        self.seen += 1
+        return image, {"weight": self.weight, "label": self.label, "first": self.seen == 1}
+"""
+
+
+def test_a_class_is_made_once_in_each_process(project: Project) -> None:
+    project.images(*range(40))
+    project.write_csv([(id, f"n{id}") for id in range(40)], ("id", "name"))
+    made = project.root / "made"
+    project.write(MODEL.replace('os.environ["MADE"]', repr(str(made))), "fn.py")
+    entry = {"name": "mark", "file": "fn.py", "params": {"weight": 2, "label": "warm"}}
+    ran = project.run("run", project.job(functions=[entry], sharding={"batchRows": 4}, parallelism=2), "--json")
+    assert ran.code == 0, ran.err
+    processes = made.read_text().split()
+    assert len(processes) == len(set(processes)) <= 2, "once in each"
+    rows = project.table("out/job/metadata.csv")
+    assert {(row["weight"], row["label"]) for row in rows} == {("2", "warm")}
+    assert sum(row["first"] == "true" for row in rows) == len(processes), "and kept for all rows"
+
+
+def test_a_class_that_cannot_be_made_says_why(project: Project) -> None:
+    made = project.root / "made"
+    ran = runs(project, MODEL.replace('os.environ["MADE"]', repr(str(made))), params={"label": "missing"})
+    assert ran.code == 1
+    assert "mark.__init__: FileNotFoundError" in ran.err and "model.bin" in ran.err, ran.err
+    assert ran.json["phase"] == "Failed"
+
+
+def test_a_class_that_never_gets_ready_ends_the_job(project: Project) -> None:
+    code = "import time\nclass mark:\n    def __init__(self): time.sleep(600)\n    def __call__(self, image, row): return image\n"
+    project.environment["PIPELINEJOB_START_TIMEOUT"] = "2"
+    began = time.monotonic()
+    ran = runs(project, code)
+    assert ran.code == 1 and time.monotonic() - began < 20
+    assert "has not loaded its functions after 2 s" in ran.err and "__init__" in ran.err, ran.err
+
+
+def test_what_is_no_class_of_ours_is_refused_before_any_row(project: Project) -> None:
+    for code, params, message in (
+        ("class mark:\n    pass\n", {}, "expected def __call__(self, image, row) in class mark"),
+        ("class mark:\n    def __call__(self, image): return image\n", {}, "expected def __call__(self, image, row) in class mark"),
+        (MODEL, {"weight": "heavy"}, "spec.functions[0].params.weight: must be a number, got 'heavy'"),
+        (MODEL, {"wait": 1}, "spec.functions[0].params.wait: unknown parameter; did you mean 'weight'?"),
+    ):
+        ran = runs(project, code, params=params)
+        assert ran.code == 2 and message in ran.err, ran.err
+
+
 def test_the_file_is_relative_to_the_job_file(project: Project) -> None:
     project.catalogue(2)
     (project.root / "jobs").mkdir()

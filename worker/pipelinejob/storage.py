@@ -39,13 +39,22 @@ def patience_of_a_run() -> float:
     """Seconds that a run waits for a database or storage before it ends.
 
     Raises:
-        JobError: InvalidSpec, when the environment says something else than a number.
+        JobError: InvalidSpec, when PIPELINEJOB_PATIENCE is no number.
     """
-    text = os.environ.get(_PATIENCE, "600")
+    return seconds_from(_PATIENCE, 600.0)
+
+
+def seconds_from(variable: str, default: float) -> float:
+    """What an environment variable says.
+
+    Raises:
+        JobError: InvalidSpec, when it is no number.
+    """
+    text = os.environ.get(variable) or str(default)
     try:
         return float(text)
     except ValueError:
-        raise JobError(JobReason.INVALID_SPEC, f"{_PATIENCE}: expected a number of seconds, found {text!r}") from None
+        raise JobError(JobReason.INVALID_SPEC, f"{variable}: expected a number of seconds, found {text!r}") from None
 
 
 def is_file(path: Path) -> bool:

@@ -27,11 +27,16 @@ from pipelinejob.child import IDLE, PARENT, Mark
 from pipelinejob.commit import RoundClosedError
 from pipelinejob.deaths import DEATHS_OF_A_ROW, Deaths, doom_of, read_deaths, set_aside
 from pipelinejob.reasons import JobError, JobReason, RowReason
-from pipelinejob.storage import is_transient
+from pipelinejob.storage import is_transient, seconds_from
 
 AHEAD = 2  # batches a child has in hand: the one it runs, and the next
 DEATHS_WITHOUT_PROGRESS = 10
 STEP_TIMEOUT = 300.0  # seconds for decoding or encoding one image
+START_TIMEOUT = "PIPELINEJOB_START_TIMEOUT"  # the variable with the seconds in which a process has loaded its functions
+_NOT_READY = (
+    "a worker process has not loaded its functions after {:g} s: what runs when a file is loaded, or in the __init__ of a class, hangs; "
+    f"if it is only slow, set {START_TIMEOUT}"
+)
 MAX_BACKLOG = 40  # finished batches that may wait for the database before no new one is started
 # glibc gives the memory of each large picture back and asks for it anew: 1 ms of page faults a photograph.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
@@ -72,6 +77,7 @@ class Child:
         self.tasks: deque[Task] = deque()
         self._rest = b""
         self._mark: Mark | None = None
+        self.started_at, self.ready = time.monotonic(), False
         self.overran: str | None = None  # the message, once it was killed for running too long
         self._send({**job, "attempt": attempt, "folder": str(self.folder), "mark": str(self._mark_path)})
 
@@ -159,6 +165,7 @@ class Workers:
         say: Callable[[str], None],
     ) -> None:
         self._job: Mapping[str, Any] = {**job, "memory": costs.memory_of_each(count)}
+        self._start_timeout = seconds_from(START_TIMEOUT, 600.0)
         self._round_folder, self._marks, self._whole, self._count, self._timeouts = round_folder, marks, whole, count, timeouts
         self._log_path, self._lock, self._finished, self._say = log, lock, finished, say
         self._log = open(log, "ab") if log else None  # noqa: SIM115 - closed by stop()
@@ -257,7 +264,9 @@ class Workers:
                 task = child.tasks.popleft()
                 self._deaths_in_a_row = 0
                 self._finished(task, child.folder / names.folder(task.first_row), answer["failed"])
-            elif "ready" not in answer:
+            elif "ready" in answer:
+                child.ready = True
+            else:
                 raise self._failure(answer)
         if ended:
             self._replace(child)
@@ -331,6 +340,8 @@ class Workers:
 
     def _kill_overrunning(self) -> None:
         for child in self._children:
+            if not child.ready and time.monotonic() - child.started_at > self._start_timeout:
+                raise HopelessError(JobReason.SHARDS_FAILED, _NOT_READY.format(self._start_timeout))
             row, position, began = child.at()
             if row == IDLE or child.overran is not None:
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -86,13 +85,13 @@ class Chain:
         seed: spec.seed.
 
     Raises:
-        ValueError: a function cannot be loaded.
+        ValueError: a function cannot be loaded, or a class not be made.
     """
 
     def __init__(self, functions: Sequence[Mapping[str, Any]], *, seed: int) -> None:
         self._seed = seed
         loaded = [(load(entry), entry.get("params") or {}) for entry in functions]
-        self._steps = tuple(_Step(at, function, partial(function.call, **params)) for at, (function, params) in enumerate(loaded))
+        self._steps = tuple(_Step(at, function, function.bind(params)) for at, (function, params) in enumerate(loaded))
 
     @property
     def is_geometry(self) -> bool:

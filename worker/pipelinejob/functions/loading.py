@@ -68,11 +68,14 @@ def _function(name: str, module: ModuleType, shown: str, digest: str) -> Functio
         raise ValueError(f"{shown} defines no function '{name}'; {suggestion(name, own) if own else 'it defines none'}")
     import inspect  # noqa: PLC0415 - only where there are users' functions
 
+    made = inspect.isclass(call)
+    called: Any = next((vars(base)["__call__"] for base in call.__mro__ if "__call__" in vars(base)), None) if made else call
     try:
-        inspect.signature(call).bind_partial("image", "row")
+        inspect.signature(called).bind_partial(*(["self"] if made else []), "image", "row")
     except (TypeError, ValueError):
-        raise ValueError(f"{shown}: '{name}' must take an image and a row; expected def {name}(image, row, ...)") from None
-    return Function(name, call, Kind.ROW, digest)
+        wanted = f"def __call__(self, image, row) in class {name}" if made else f"def {name}(image, row, ...)"
+        raise ValueError(f"{shown}: '{name}' must take an image and a row; expected {wanted}") from None
+    return Function(name, call, Kind.CLASS if made else Kind.ROW, digest)
 
 
 def _trouble(shown: str, path: str, error: BaseException) -> str:

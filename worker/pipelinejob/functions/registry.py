@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
+from pipelinejob.functions.errors import told
 from pipelinejob.functions.params import Param, params_of
 
 # The version of every built-in function, part of its digest: raise it when one's pixels change.
@@ -19,6 +20,7 @@ class Kind(StrEnum):
     GEOMETRY = "geometry"  # (window, **params), or (window, draws, **params) when random -> Window or Resample
     PIXELS = "pixels"  # (image, **params) -> image
     ROW = "row"  # (image, row, **params) -> what a user's function may return
+    CLASS = "class"  # (**params) -> what is called with (image, row) for each row; made once in each process
 
 
 # Problems of several parameters together, which no single annotation can say.
@@ -46,6 +48,20 @@ class Function:
         self.digest = digest
         self.random = random
         self._rule = rule
+
+    def bind(self, params: Mapping[str, object]) -> Callable[..., Any]:
+        """What is called for each row, with the parameters in it; of a class, its one object in this process.
+
+        Raises:
+            ValueError: the class cannot be made with them.
+        """
+        if self.kind is not Kind.CLASS:
+            return partial(self.call, **params)
+        try:
+            made: Callable[..., Any] = self.call(**params)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"{self.name}.__init__: {told(error)}") from error
+        return made
 
     @property
     def doc(self) -> str:
@@ -76,7 +92,7 @@ class Function:
 
     @cached_property
     def _signature(self) -> tuple[tuple[Param, ...], bool]:
-        leading = {Kind.GEOMETRY: 2 if self.random else 1, Kind.PIXELS: 1, Kind.ROW: 2}
+        leading = {Kind.GEOMETRY: 2 if self.random else 1, Kind.PIXELS: 1, Kind.ROW: 2, Kind.CLASS: 0}
         return params_of(self.call, leading[self.kind])
 
     def _unknown(self, name: str) -> str:
