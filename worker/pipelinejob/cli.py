@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelinejob import admission, jobfile, local, planning, report
+from pipelinejob import admission, function_cli, jobfile, local, planning, report
 from pipelinejob import redrive as redriving
 from pipelinejob.functions import BUILTINS
 from pipelinejob.model import PipelineJob
@@ -38,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(function_cli.app, name="function")
 
 File = Annotated[Path, typer.Argument(help="The job file (YAML).", show_default=False)]
 Name = Annotated[str, typer.Argument(help="The job's name.", show_default=False)]

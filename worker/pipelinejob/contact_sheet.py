@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 
 IMAGES, ACROSS, SIDE, CAPTION = 20, 5, 192, 18
+LARGE = 480
 
 
 def make(output: Path, url_column: str, sheet: Path) -> Path | None:
@@ -28,14 +29,29 @@ def make(output: Path, url_column: str, sheet: Path) -> Path | None:
         left, top = index % ACROSS * SIDE, index // ACROSS * (SIDE + CAPTION)
         try:
             with Image.open(output / url) as image:
-                thumbnail = ImageOps.contain(image.convert("RGB"), (SIDE - 8, SIDE - 8))
-            page.paste(thumbnail, (left + (SIDE - thumbnail.width) // 2, top + 4))
+                _paste(page, image, left, top, SIDE)
         except OSError as error:  # it was moved or damaged since
             draw.text((left + 6, top + 6), type(error).__name__, fill="red")
         draw.text((left + 6, top + SIDE), Path(url).stem[:28], fill="black")
     sheet.parent.mkdir(parents=True, exist_ok=True)
     page.save(sheet)
     return sheet
+
+
+def beside(before: Image.Image | None, after: Image.Image | None, sheet: Path) -> None:
+    """Draws two pictures side by side, each as large as there is room; what there is none of stays white."""
+    page = Image.new("RGB", (2 * LARGE, LARGE + CAPTION), "white")
+    for index, (image, caption) in enumerate(((before, "before"), (after, "after"))):
+        if image is not None:
+            _paste(page, image, index * LARGE, 0, LARGE)
+        what = f"{image.width} x {image.height} {image.mode}" if image is not None else "no image"
+        ImageDraw.Draw(page).text((index * LARGE + 6, LARGE), f"{caption}: {what}", fill="black")
+    page.save(sheet)
+
+
+def _paste(page: Image.Image, image: Image.Image, left: int, top: int, side: int) -> None:
+    thumbnail = ImageOps.contain(image.convert("RGB"), (side - 8, side - 8))
+    page.paste(thumbnail, (left + (side - thumbnail.width) // 2, top + 4))
 
 
 def _urls(metadata: Path, url_column: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import shlex
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,18 @@ from rich.table import Table
 from pipelinejob import objects
 from pipelinejob.model import PipelineJob, TopFailure
 from pipelinejob.progress import duration
-from pipelinejob.reasons import JobError, Phase, RowReason
+from pipelinejob.reasons import JobError, Phase, RowFailure, RowReason
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from pipelinejob.functions import Function
     from pipelinejob.local import Result
     from pipelinejob.plan import CsvIndex
     from pipelinejob.planning import Request
     from pipelinejob.preview import Preview
     from pipelinejob.store import FailedRow, Job
+    from pipelinejob.trial import Trial
 
 WHAT_TO_DO = {
     RowReason.MALFORMED_ROW: "mend these lines in the CSV (often a comma that wants quotes)",
@@ -185,6 +189,46 @@ def show_functions(functions: Sequence[Function], *, json: bool) -> None:
         )
         table.add_row(function.name, params, escape(function.doc))
     Console().print(table)
+
+
+def show_trial(tried: Trial, sheet: Path | None, *, json: bool) -> None:
+    """What a function made of one row."""
+    function, after = tried.function, tried.outcome.image
+    if json:
+        said = {key: function[key] for key in ("name", "params", "digest")}
+        pictures = {"before": _size(tried.before), "after": _size(after)}
+        _print_json({**said, **pictures, "columns": tried.columns, "skipped": tried.outcome.skipped, "seconds": round(tried.seconds, 6)})
+        return
+    params = ", ".join(f"{key}={value!r}" for key, value in function["params"].items())
+    console = Console()
+    console.print(f"{function['name']}({params}): {1000 * tried.seconds:.1f} ms", highlight=False, markup=False)
+    if tried.outcome.skipped:
+        console.print("skipped: it returned None")
+    table = Table("", "before", "after")
+    table.add_row("picture", _described(tried.before), _described(after))
+    for name, value in tried.columns.items():
+        table.add_row(escape(name), "", escape(value if isinstance(value, str) else jsonlib.dumps(value, ensure_ascii=False)))
+    if not tried.outcome.skipped:
+        console.print(table)
+    if sheet is not None:
+        console.print(f"before and after: {sheet}", highlight=False, markup=False)
+
+
+def show_row_failure(failure: RowFailure, *, json: bool) -> None:
+    """What a row would fail with, and the lines of the function that raised it."""
+    if json:
+        _print_json({"reason": failure.reason.value, "function": failure.function, "message": failure.message})
+    if failure.__cause__ is not None:
+        traceback.print_exception(failure.__cause__)
+    sys.stderr.write(f"{failure.reason.value}: {failure.message}\n")
+
+
+def _size(image: Image | None) -> dict[str, object] | None:
+    return None if image is None else {"width": image.width, "height": image.height, "mode": image.mode}
+
+
+def _described(image: Image | None) -> str:
+    return "none" if image is None else f"{image.width} × {image.height} {image.mode}"
 
 
 def show_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, *, json: bool, seconds: float) -> None:

@@ -34,7 +34,29 @@ def load(entry: Mapping[str, object]) -> Function:
     return BUILTINS[name]
 
 
+def names_in(path: Path) -> list[str]:
+    """What a spec is to name of a file: its own functions and classes that take an image and a row, but for those with a leading '_'.
+
+    Raises:
+        ValueError: the file cannot be run.
+    """
+    module, digest = _run_file(path, path.name)
+    names = []
+    for name in (name for name in _own(module) if not name.startswith("_")):
+        try:
+            _function(name, module, path.name, digest)
+        except ValueError:
+            continue
+        names.append(name)
+    return names
+
+
 def _from_file(name: str, path: Path, shown: str) -> Function:
+    module, digest = _run_file(path, shown)
+    return _function(name, module, shown, digest)
+
+
+def _run_file(path: Path, shown: str) -> tuple[ModuleType, str]:
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -48,7 +70,7 @@ def _from_file(name: str, path: Path, shown: str) -> Function:
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise ValueError(_trouble(shown, str(path), error)) from None
-    return _function(name, module, shown, f"sha256:{digest}")
+    return module, f"sha256:{digest}"
 
 
 def _from_module(name: str, dotted: str) -> Function:
@@ -64,7 +86,7 @@ def _from_module(name: str, dotted: str) -> Function:
 def _function(name: str, module: ModuleType, shown: str, digest: str) -> Function:
     call: Any = getattr(module, name, None)
     if not callable(call):
-        own = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
+        own = _own(module)
         raise ValueError(f"{shown} defines no function '{name}'; {suggestion(name, own) if own else 'it defines none'}")
     import inspect  # noqa: PLC0415 - only where there are users' functions
 
@@ -76,6 +98,10 @@ def _function(name: str, module: ModuleType, shown: str, digest: str) -> Functio
         wanted = f"def __call__(self, image, row) in class {name}" if made else f"def {name}(image, row, ...)"
         raise ValueError(f"{shown}: '{name}' must take an image and a row; expected {wanted}") from None
     return Function(name, call, Kind.CLASS if made else Kind.ROW, digest)
+
+
+def _own(module: ModuleType) -> list[str]:
+    return [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
 
 
 def _trouble(shown: str, path: str, error: BaseException) -> str:
