@@ -5,6 +5,7 @@ Usage: .venv/bin/python scripts/generate.py [FOLDER]     FOLDER stands for the p
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "worker"), str(ROOT / "operator")]
 
-from pipelinejob.model import MAX_NAME, MUTABLE  # noqa: E402 - the project's own, also where it is not installed
+from pipelinejob.functions import BUILTINS, Param  # noqa: E402 - the project's own, also where it is not installed
+from pipelinejob.model import MAX_NAME, MUTABLE  # noqa: E402
 from pipelinejob.reasons import JobReason, Phase, RowReason  # noqa: E402
 from pipelinejob_operator.crd import FIXED, crd  # noqa: E402
 
@@ -143,6 +145,14 @@ def reference() -> Iterator[str]:
         yield title
         yield ""
         yield from _table((what, "What it says"), sentences.items())
+    yield "## Built-in functions"
+    yield ""
+    yield "As `pipelinejob functions` lists them. A version rises when the function's pixels change; it is part of the job's digest."
+    yield ""
+    yield from _table(
+        ("Function", "Version", "Params", "What it does"),
+        ((f"`{one.name}`", one.version, "<br>".join(_param(param) for param in one.params), _cell(one.doc)) for one in BUILTINS.values()),
+    )
     yield "## What kubectl get prints"
     yield ""
     columns = [("NAME", "`.metadata.name`", "")]
@@ -208,6 +218,11 @@ def _default(node: Mapping[str, Any], required: bool) -> str:
 
 def _mutable(path: str) -> str:
     return "yes" if path.split(".", maxsplit=1)[0] in MUTABLE else "no"
+
+
+def _param(param: Param) -> str:
+    default = "required" if param.required else f"by default `{json.dumps(param.default)}`"
+    return f"`{param.name}`: {_cell(param.expected)}; {default}"
 
 
 def _listing(names: Iterable[str]) -> str:

@@ -79,13 +79,13 @@ def of_job(job: Job, state: str | None) -> dict[str, Any]:
 
 
 def of_function(function: Function) -> dict[str, Any]:
-    """A function and its params."""
+    """A function, its version and its params."""
     params = [
         {"name": param.name, "expected": param.expected, "required": param.required}
         | ({} if param.required else {"default": param.default})
         for param in function.params
     ]
-    return {"name": function.name, "doc": function.doc, "params": params}
+    return {"name": function.name, "version": function.version, "doc": function.doc, "params": params}
 
 
 def of_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, seconds: float) -> dict[str, Any]:

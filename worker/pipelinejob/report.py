@@ -179,7 +179,7 @@ def show_functions(functions: Sequence[Function], *, json: bool) -> None:
         _print_json({"functions": [objects.of_function(function) for function in functions]})
         return
     table = Table(show_lines=True)
-    for column in ("function", "params", "what it does"):
+    for column in ("function", "version", "params", "what it does"):
         table.add_column(column, overflow="fold")
     for function in functions:
         params = "\n".join(
@@ -187,7 +187,7 @@ def show_functions(functions: Sequence[Function], *, json: bool) -> None:
             + (" (required)" if param.required else f" \\[{escape(repr(param.default))}]")
             for param in function.params
         )
-        table.add_row(function.name, params, escape(function.doc))
+        table.add_row(function.name, function.version, params, escape(function.doc))
     Console().print(table)
 
 

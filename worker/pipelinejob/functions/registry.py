@@ -64,6 +64,11 @@ class Function:
         return made
 
     @property
+    def version(self) -> str:
+        """Of a built-in function its number, which rises when its pixels change; of a user's own its digest."""
+        return self.digest.rpartition("@")[2]
+
+    @property
     def doc(self) -> str:
         """The first line of the docstring."""
         return (self.call.__doc__ or "").strip().partition("\n")[0]
