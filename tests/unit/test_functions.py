@@ -39,11 +39,61 @@ def result(image: Image.Image, name: str, **params: object) -> Image.Image:
     return outcome.image
 
 
+def photo_like(seed: int) -> Image.Image:
+    """Smooth blobs, as photographs are."""
+    draw = random.Random(seed)
+    small = Image.frombytes("RGB", (6, 8), bytes(draw.randrange(256) for _ in range(6 * 8 * 3)))
+    return small.resize((150, 200), Image.Resampling.BICUBIC)
+
+
 def failure(image: Image.Image | None, *functions: Mapping[str, object]) -> RowFailure:
     with pytest.raises(RowFailure) as caught:
         run(image, *functions)
     assert caught.value.reason is RowReason.FUNCTION_ERROR and caught.value.function == functions[-1]["name"]
     return caught.value
+
+
+# --- what is told of a picture --------------------------------------------------------------------------------------
+
+
+def told(image: Image.Image, name: str) -> str:
+    outcome = run(image, {"name": name})
+    ((position, function, found),) = outcome.columns
+    assert (position, function, list(found)) == (0, name, [name]) and outcome.image is not None
+    assert outcome.image.tobytes() == image.tobytes(), "the picture stays as it is"
+    return str(found[name])
+
+
+def test_phash_of_pictures_that_look_alike_and_of_others() -> None:
+    def distance(one: Image.Image, other: Image.Image) -> int:
+        return (int(told(one, "phash"), 16) ^ int(told(other, "phash"), 16)).bit_count()
+
+    shirt = photo_like(1)
+    assert len(told(shirt, "phash")) == 16 and told(shirt, "phash") == told(shirt.copy(), "phash")
+    alike = [shirt.resize((75, 100)), shirt.resize((600, 800)), shirt.convert("L"), shirt.point(lambda value: min(255, value + 12))]
+    assert max(distance(shirt, other) for other in alike) <= 6
+    others = [photo_like(seed) for seed in range(2, 12)]
+    assert min(distance(shirt, other) for other in [*others, shirt.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]) >= 12
+
+
+def test_phash_is_pinned() -> None:
+    """Users compare hashes of years: another bit needs a new VERSION."""
+    assert told(picture(), "phash") == "aa419977a6509967"
+    assert told(Image.new("RGB", (9, 9), "black"), "phash") == "0" * 16
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_dominant_color(mode: str) -> None:
+    image = Image.new("RGB", (90, 60), "#2040c0")
+    image.paste("#e0c020", (0, 0, 30, 60))
+    wanted = {"L": "#4c4c4c", "LA": "#4c4c4c"}.get(mode, "#2040c0")
+    found = told(image.convert(mode), "dominant_color")
+    assert max(abs(int(found[at : at + 2], 16) - int(wanted[at : at + 2], 16)) for at in (1, 3, 5)) <= 8, found
+    assert told(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "dominant_color") == "#ffffff"
+
+
+def test_a_row_without_image_has_nothing_to_be_told_of() -> None:
+    assert "needs an image" in failure(None, {"name": "phash"}).message
 
 
 # --- draws ----------------------------------------------------------------------------------------------------------
@@ -82,7 +132,7 @@ def test_draws_are_uniform() -> None:
 def test_listing() -> None:
     assert list(BUILTINS) == [
         "random_crop", "center_crop", "crop", "flip", "resize", "thumbnail",
-        "grayscale", "rotate", "autocontrast", "sharpen", "blur", "convert",
+        "grayscale", "rotate", "autocontrast", "sharpen", "blur", "convert", "phash", "dominant_color",
     ]  # fmt: skip
     for name, function in BUILTINS.items():
         assert function.doc.endswith(".") and function.digest == f"builtin:{name}@1"

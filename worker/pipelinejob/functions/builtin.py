@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from operator import mul
 from typing import Annotated, Literal, get_args
 
 from PIL import Image, ImageFilter, ImageOps
@@ -10,7 +12,7 @@ from PIL import Image, ImageFilter, ImageOps
 from pipelinejob.functions.draws import Draws
 from pipelinejob.functions.errors import FunctionFailure
 from pipelinejob.functions.params import Colour, Range
-from pipelinejob.functions.registry import BUILTINS, geometry, pixels
+from pipelinejob.functions.registry import BUILTINS, columns, geometry, pixels
 from pipelinejob.functions.window import Resample, Window, with_colour
 from pipelinejob.images import flatten
 
@@ -133,8 +135,38 @@ def convert(image: Image.Image, *, mode: Literal["rgb", "rgba", "gray"], backgro
     """Turn the image into rgb, rgba or gray; where alpha is dropped, the image is laid on background first."""
     if mode == "rgba":
         return image.convert("RGBA")
-    opaque = flatten(image, background) if _has_alpha(image) else image
-    return opaque.convert("RGB" if mode == "rgb" else "L")
+    return _opaque(image, background).convert("RGB" if mode == "rgb" else "L")
+
+
+_HASHED, _KEPT = 32, 8  # the sides of the picture that is hashed, and of the corner of its frequencies that is kept
+# Whole numbers, so that every machine finds the same bits, also where a frequency is all but absent.
+_COSINES = [[round(math.cos(math.pi * u * (2 * x + 1) / (2 * _HASHED)) * (1 << 14)) for x in range(_HASHED)] for u in range(_KEPT)]
+
+
+@columns
+def phash(image: Image.Image) -> dict[str, object]:
+    """Tell a perceptual hash in the column phash: pictures that look alike differ in few of its 64 bits (16 hex digits).
+
+    The sign, about their median, of the 8x8 lowest frequencies of the cosine transform of the picture in 32x32 grays
+    (C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1).
+    """
+    gray = _opaque(image).convert("L").resize((_HASHED, _HASHED), Image.Resampling.LANCZOS).tobytes()
+    rows = [gray[start : start + _HASHED] for start in range(0, len(gray), _HASHED)]
+    across = [[sum(map(mul, row, cosines)) for row in rows] for cosines in _COSINES]
+    found = [sum(map(mul, column, cosines)) for cosines in _COSINES for column in across]
+    middle = sorted(found)[len(found) // 2]
+    return {"phash": f"{sum((value > middle) << at for at, value in enumerate(reversed(found))):016x}"}
+
+
+@columns
+def dominant_color(image: Image.Image) -> dict[str, object]:
+    """Tell the colour of most of the picture, as #rrggbb in the column dominant_color; what is transparent counts as white."""
+    small = _opaque(image).convert("RGB").resize((32, 32), Image.Resampling.BOX)
+    reduced = small.quantize(8, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    counts = reduced.histogram()
+    index = counts.index(max(counts))
+    red, green, blue = (reduced.getpalette() or [])[3 * index : 3 * index + 3]
+    return {"dominant_color": f"#{red:02x}{green:02x}{blue:02x}"}
 
 
 def _share(window: Window, ratio: float) -> tuple[int, int]:
@@ -156,6 +188,10 @@ def _fitted(window: Window, width: int, height: int) -> tuple[int, int]:
 
 def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("LA", "RGBA")
+
+
+def _opaque(image: Image.Image, background: str = "white") -> Image.Image:
+    return flatten(image, background) if _has_alpha(image) else image
 
 
 def _on_colour(image: Image.Image, work: Callable[[Image.Image], Image.Image]) -> Image.Image:

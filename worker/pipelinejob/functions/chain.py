@@ -177,6 +177,8 @@ class Chain:
             picture.transform(lambda window: self._geometry(step, window, id))
         elif function.kind is Kind.PIXELS:
             picture.put(step.call(picture.image()))
+        elif function.kind is Kind.COLUMNS:
+            return dict(step.call(picture.image()))
         else:
             # A copy of the row: what a function does to it must not reach metadata.csv.
             result = step.call(picture.pixels(), dict(row))

@@ -19,6 +19,7 @@ class Kind(StrEnum):
 
     GEOMETRY = "geometry"  # (window, **params), or (window, draws, **params) when random -> Window or Resample
     PIXELS = "pixels"  # (image, **params) -> image
+    COLUMNS = "columns"  # (image, **params) -> columns; the picture stays as it is
     ROW = "row"  # (image, row, **params) -> what a user's function may return
     CLASS = "class"  # (**params) -> what is called with (image, row) for each row; made once in each process
 
@@ -97,7 +98,7 @@ class Function:
 
     @cached_property
     def _signature(self) -> tuple[tuple[Param, ...], bool]:
-        leading = {Kind.GEOMETRY: 2 if self.random else 1, Kind.PIXELS: 1, Kind.ROW: 2, Kind.CLASS: 0}
+        leading = {Kind.GEOMETRY: 2 if self.random else 1, Kind.PIXELS: 1, Kind.COLUMNS: 1, Kind.ROW: 2, Kind.CLASS: 0}
         return params_of(self.call, leading[self.kind])
 
     def _unknown(self, name: str) -> str:
@@ -118,6 +119,11 @@ def geometry(*, random: bool = False, rule: Rule | None = None) -> Callable[[F],
 def pixels(call: F) -> F:
     """Register a built-in function from picture to picture."""
     return _register(call, Kind.PIXELS)
+
+
+def columns(call: F) -> F:
+    """Register a built-in function that tells something of a picture."""
+    return _register(call, Kind.COLUMNS)
 
 
 def suggestion(name: str, names: list[str]) -> str:
