@@ -17,7 +17,9 @@ from pipelinejob import admission, function_cli, jobfile, local, planning, repor
 from pipelinejob import redrive as redriving
 from pipelinejob.functions import BUILTINS
 from pipelinejob.model import PipelineJob
+from pipelinejob.objects import Tried
 from pipelinejob.paths import data_root
+from pipelinejob.plan import CsvIndex
 from pipelinejob.progress import console_reporter
 from pipelinejob.reasons import JobError, JobReason, Phase, RowReason
 from pipelinejob.standing import note
@@ -94,20 +96,35 @@ def plan(
     data: Data = ".",
     output_root: OutputRoot = None,
     count: Annotated[bool, typer.Option("--count", help="Read the whole file for exact numbers.")] = False,
+    sample: Annotated[int, typer.Option(min=0, max=200, help="Run the chain on the first N matching rows; draw before and after.")] = 0,
     json: Json = False,
 ) -> None:
-    """Show what a job would do; writes nothing, starts no database."""
-    _plan(_request(file, data, output_root, None, None, False), count=count, json=json, began=time.monotonic())
+    """Show what a job would do; writes nothing of the job's, starts no database."""
+    _plan(_request(file, data, output_root, None, None, False), count=count, sample=sample, json=json, began=time.monotonic())
 
 
-def _plan(request: planning.Request, *, count: bool, json: bool, began: float) -> None:
+def _plan(request: planning.Request, *, count: bool, json: bool, began: float, sample: int = 0) -> None:
     from pipelinejob import preview  # noqa: PLC0415 - pandas, which nothing else needs, takes half a second to load
 
     csv, _, _ = planning.inspect(request)
     index = planning.scan(request, csv)
     shards = planning.shard_count(request.job.spec, index.rows)
     seen = preview.look(csv, request.job, index, whole=count)
-    report.show_plan(request, index, shards, seen, json=json, seconds=time.monotonic() - began)
+    tried = _sample(request, csv, index, sample) if sample else None
+    report.show_plan(request, index, shards, seen, tried, json=json, seconds=time.monotonic() - began)
+
+
+def _sample(request: planning.Request, csv: Path, index: CsvIndex, count: int) -> Tried:
+    from pipelinejob import sample  # noqa: PLC0415 - seldom needed
+
+    try:
+        found = sample.run(request, csv, index, count)
+    except ValueError as error:
+        raise JobError(JobReason.INVALID_SPEC, f"spec.functions: {error}") from None
+    try:
+        return Tried(found, *sample.draw(found, request.job.metadata.name, Path.cwd()))
+    except PermissionError as error:
+        raise JobError(JobReason.INVALID_SPEC, f"--sample: cannot write {error.filename}: run it from a folder of yours") from None
 
 
 @app.command()

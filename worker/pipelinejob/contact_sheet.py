@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
@@ -46,6 +46,21 @@ def beside(before: Image.Image | None, after: Image.Image | None, sheet: Path) -
             _paste(page, image, index * LARGE, 0, LARGE)
         what = f"{image.width} x {image.height} {image.mode}" if image is not None else "no image"
         ImageDraw.Draw(page).text((index * LARGE + 6, LARGE), f"{caption}: {what}", fill="black")
+    page.save(sheet)
+
+
+def pairs(rows: Sequence[tuple[str, Image.Image | None, Image.Image | None]], sheet: Path) -> None:
+    """Draws (caption, before, after) of each row, two rows side by side."""
+    across, width = 2, 2 * SIDE
+    down = max(1, -(-len(rows) // across))
+    page = Image.new("RGB", (across * (width + CAPTION), down * (SIDE + CAPTION)), "white")
+    draw = ImageDraw.Draw(page)
+    for index, (caption, *pair) in enumerate(rows):
+        left, top = index % across * (width + CAPTION), index // across * (SIDE + CAPTION)
+        for side, image in enumerate(pair):
+            if image is not None:
+                _paste(page, image, left + side * SIDE, top, SIDE)
+        draw.text((left + 6, top + SIDE), caption[:56], fill="black")
     page.save(sheet)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelinejob.model import Rows, Shards
 from pipelinejob.reasons import Phase
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pipelinejob.plan import CsvIndex
     from pipelinejob.planning import Request
     from pipelinejob.preview import Preview
+    from pipelinejob.sample import Sample
     from pipelinejob.store import Job
 
 
@@ -88,7 +90,25 @@ def of_function(function: Function) -> dict[str, Any]:
     return {"name": function.name, "version": function.version, "doc": function.doc, "params": params}
 
 
-def of_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, seconds: float) -> dict[str, Any]:
+class Tried(NamedTuple):
+    """A sample, and where it was drawn."""
+
+    sample: Sample
+    sheet: Path
+    page: Path
+
+
+def of_sample(tried: Tried, request: Request, index: CsvIndex, seen: Preview) -> dict[str, Any]:
+    """What became of the rows of a sample, and how long the job will take: every matching row as long as these, in all processes."""
+    rows = [
+        {"row": row.row, "id": row.id, "status": row.status, "message": row.message, "columns": row.columns} for row in tried.sample.rows
+    ]
+    processes = max(1, min(request.job.spec.parallelism, os.cpu_count() or 1))
+    estimate = seen.share * index.rows * tried.sample.seconds_a_row / processes
+    return {"rows": rows, "sheet": str(tried.sheet), "page": str(tried.page), "estimatedSeconds": round(estimate, 1)}
+
+
+def of_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, seconds: float, tried: Tried | None = None) -> dict[str, Any]:
     """What a job would do."""
     meta = request.job.metadata
     rows = Rows(total=index.rows, pending=index.rows)
@@ -105,4 +125,5 @@ def of_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, secon
             seconds=seconds,
         ),
         "sample": {"rows": seen.rows, "exact": seen.exact, "matching": seen.matching, "malformed": seen.malformed},
+        **({} if tried is None else {"tried": of_sample(tried, request, index, seen)}),
     }

@@ -6,6 +6,7 @@ import json as jsonlib
 import shlex
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,11 +232,13 @@ def _described(image: Image | None) -> str:
     return "none" if image is None else f"{image.width} × {image.height} {image.mode}"
 
 
-def show_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, *, json: bool, seconds: float) -> None:
-    """What a job would do."""
+def show_plan(
+    request: Request, index: CsvIndex, shards: int, seen: Preview, tried: objects.Tried | None, *, json: bool, seconds: float
+) -> None:
+    """What a job would do, and what it made of a sample."""
     spec = request.job.spec
     if json:
-        _print_json(objects.of_plan(request, index, shards, seen, seconds))
+        _print_json(objects.of_plan(request, index, shards, seen, seconds, tried))
         return
     console = Console()
     console.print(f"{index.rows:,} rows in {shards} shards ({index.bytes:,} bytes, sha256 {index.sha256[:12]}…)", highlight=False)
@@ -253,6 +256,18 @@ def show_plan(request: Request, index: CsvIndex, shards: int, seen: Preview, *, 
     for column, cells in seen.first.items():  # a line for each column: tables are wider than terminals
         table.add_row(escape(str(column)), *(escape(str(cell)) for cell in cells))
     console.print(table)
+    if tried is not None:
+        said = objects.of_sample(tried, request, index, seen)
+        counts = Counter(row["status"] for row in said["rows"])
+        told = ", ".join(f"{counts[status]} {status}" for status in ("succeeded", "skipped", "failed"))
+        console.print(
+            f"of {len(said['rows'])} rows that were tried {told}; all would take about {duration(said['estimatedSeconds'])}",
+            highlight=False,
+        )
+        for row in said["rows"]:
+            if row["status"] == "failed":
+                console.print(f"  row {row['row']}: {row['message']}", style="red", markup=False, highlight=False)
+        console.print(f"before and after: {tried.page} and {tried.sheet.name}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show_error(error: JobError, job: PipelineJob | None, result: Result | None, *, json: bool, seconds: float) -> None:
