@@ -58,7 +58,7 @@ ENTRYPOINT ["python", "-m", "pipelinejob_operator"]
 FROM runtime AS gateway
 COPY --from=gateway-dependencies /opt/pipelinejob /opt/pipelinejob
 COPY --from=package /app /opt/pipelinejob/app
-RUN PYTHONDONTWRITEBYTECODE= python -c "import pipelinejob_gateway.__main__, pipelinejob.preview, pyarrow.parquet"
+RUN PYTHONDONTWRITEBYTECODE= python -c "import pipelinejob_gateway.__main__, pipelinejob.dry_run, pyarrow.parquet"
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "pipelinejob_gateway"]
 
@@ -66,6 +66,6 @@ ENTRYPOINT ["python", "-m", "pipelinejob_gateway"]
 FROM runtime AS worker
 COPY --from=worker-dependencies /opt/pipelinejob /opt/pipelinejob
 COPY --from=package /app /opt/pipelinejob/app
-RUN PYTHONDONTWRITEBYTECODE= python -c "import pipelinejob.__main__, pipelinejob.child, pipelinejob.planes, pipelinejob.planning, pipelinejob.stages"
+RUN PYTHONDONTWRITEBYTECODE= python -c "import pipelinejob.__main__, pipelinejob.child, pipelinejob.planes, pipelinejob.planning, pipelinejob.preview, pipelinejob.sample, pipelinejob.stages"
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "pipelinejob"]

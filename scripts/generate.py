@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "worker"), str(ROOT / "operator")]
 from pipelinejob.functions import BUILTINS, Param  # noqa: E402 - the project's own, also where it is not installed
 from pipelinejob.model import MAX_NAME, MUTABLE  # noqa: E402
 from pipelinejob.reasons import JobReason, Phase, RowReason  # noqa: E402
-from pipelinejob_operator.crd import FIXED, crd  # noqa: E402
+from pipelinejob_operator.crd import FIXED, crd, function_crd  # noqa: E402
 
 CONDITIONS = {
     "Accepted": "The spec is valid. False: the message names the fields that are not; no row was run.",
@@ -65,7 +65,7 @@ WAITING_REASONS = {
     "PodFailed": "A pod ended with the exit code that the message names; its shard is tried again.",
     "DatabaseUnavailable": JOB_REASONS[JobReason.DATABASE_UNAVAILABLE],
     "DatabaseConnections": "All database connections that workers may have are taken.",
-    "PlanOnly": "`spec.mode` is plan: nothing is run.",
+    "PlanOnly": '`spec.mode` is plan: nothing is run until the annotation `pipelinejob.dev/approve: "true"` says so.',
 }
 ROW_REASONS = {
     RowReason.MALFORMED_ROW: "Too many or too few fields, a bare CR, bytes that are not valid in the encoding, NUL, or a field over 1 MiB.",
@@ -91,10 +91,13 @@ def main() -> None:
 
 def files() -> dict[str, str]:
     """What is made, by its path in the project."""
-    manifest = f"# Made from {WAY}.\n" + yaml.safe_dump(crd(), sort_keys=False, allow_unicode=True, width=120)
+    jobs, functions = (
+        f"# Made from {WAY}.\n" + yaml.safe_dump(one, sort_keys=False, allow_unicode=True, width=120) for one in (crd(), function_crd())
+    )
     return {
-        "manifests/crd.yaml": manifest,
-        "helm/pipelinejob/files/pipelinejobs.yaml": manifest,  # a chart cannot read beyond its own folder
+        "manifests/crd.yaml": f"{jobs}---\n{functions}",
+        "helm/pipelinejob/files/pipelinejobs.yaml": jobs,  # a chart cannot read beyond its own folder
+        "helm/pipelinejob/files/pipelinefunctions.yaml": functions,
         "docs/reference.md": "\n".join(reference()) + "\n",
     }
 
@@ -153,6 +156,7 @@ def reference() -> Iterator[str]:
         ("Function", "Version", "Params", "What it does"),
         ((f"`{one.name}`", one.version, "<br>".join(_param(param) for param in one.params), _cell(one.doc)) for one in BUILTINS.values()),
     )
+    yield from _function_reference()
     yield "## What kubectl get prints"
     yield ""
     columns = [("NAME", "`.metadata.name`", "")]
@@ -162,6 +166,27 @@ def reference() -> Iterator[str]:
     ]
     *table, _ = _table(("Column", "Field", ""), columns)
     yield from table
+
+
+def _function_reference() -> Iterator[str]:
+    """The lines about PipelineFunctions."""
+    root = function_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    yield "## PipelineFunction"
+    yield ""
+    yield "`kind: PipelineFunction`; in kubectl `pipelinefunctions`, or `plf`. [functions.md](functions.md) shows one."
+    yield "It can be changed: a job keeps the code that was there when it was accepted."
+    yield ""
+    yield from _table(
+        ("Field", "Type", "Default", "What it says"),
+        (
+            (f"`spec.{path}`", _type(node), _default(node, required), _cell(node["description"]))
+            for path, node, required in _fields(root, "spec")
+        ),
+    )
+    yield from _table(
+        ("Field", "Type", "What it says"),
+        ((f"`status.{path}`", _type(node), _cell(node["description"])) for path, node, _ in _fields(root, "status") if "type" in node),
+    )
 
 
 def _fields(root: Mapping[str, Any], part: str) -> Iterator[tuple[str, Mapping[str, Any], bool]]:

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
-from pipelinejob import __version__, objects
+from pipelinejob import __version__
 from pipelinejob.functions import BUILTINS
 from pipelinejob.reasons import Phase
 from pipelinejob_gateway import pages, result_routes, schemas, svc_ml
@@ -52,7 +52,7 @@ def plan(
 
 @router.get("/functions", summary="The built-in functions with their params")
 def functions() -> JSONResponse:
-    return JSONResponse({"functions": [objects.of_function(function) for function in BUILTINS.values()]})
+    return JSONResponse({"functions": [function.described() for function in BUILTINS.values()]})
 
 
 @router.get("/pipelinejobs/{name}", summary="How a job stands", responses=answers(200, schemas.Job, 404, 422, 503))

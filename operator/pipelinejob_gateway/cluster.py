@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg2.extensions
 
 from pipelinejob import jobfile, model, planning
-from pipelinejob.model import MAX_NAME, MUTABLE
+from pipelinejob.model import MAX_NAME, MUTABLE, PipelineJob
 from pipelinejob.reasons import ENDS, JobError, JobReason
 from pipelinejob.resources import Output, Page, StateError, check_reasons
 from pipelinejob.store import Database, FailedRow, Store
@@ -132,23 +133,39 @@ class ClusterJobs:
 
     def preview(self, document: object, *, whole: bool = False) -> dict[str, Any]:
         """What a job over the gateway's own claim would do; nothing is written."""
-        job = jobfile.for_cluster(document)
+        job = self._checked(document)
         claim = job.spec.data and job.spec.data.persistent_volume_claim.claim_name
         data = self._settings.data
         if data is None or (job.metadata.namespace, claim) != (self._settings.namespace, self._settings.uploads_claim):
             advice = "apply the job with spec.mode: plan, and its status says what it would do"
             raise Refused(501, f"the gateway reads no claim but its own uploads: {advice}", "NoReader")
         self._callers.check(self._caller, "create", job.metadata.namespace)
-        from pipelinejob import preview  # noqa: PLC0415 - pandas, which nothing else here needs, takes half a second to load
+        from pipelinejob import dry_run  # noqa: PLC0415 - pandas, which nothing else here needs, takes half a second to load
 
-        request = planning.Request(job, jobfile.resolve(job, Path("/")), data, data, data, claim=f"the claim {claim!r}")
-        return preview.plan(request, whole=whole)
+        request = planning.Request(job, jobfile.resolve(job, Path("/"), root=data), data, data, data, claim=f"the claim {claim!r}")
+        return dry_run.plan(request, whole=whole)
+
+    def _checked(self, document: object) -> PipelineJob:
+        """A job that can run in the cluster, with the PipelineFunctions that it names and the caller can see."""
+        job = model.parse(document)
+        names = {entry.name for entry in job.spec.functions if jobfile.is_named(entry.model_dump())}
+        return jobfile.for_cluster(document, {name for name in names if self._has_function(job.metadata.namespace, name)})
+
+    def _has_function(self, namespace: str, name: str) -> bool:
+        try:
+            path = f"/apis/{model.API_VERSION}/namespaces/{namespace}/pipelinefunctions/{quote(name, safe='')}"
+            self._cluster.kube.call("GET", path, token=self._caller.token)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
 
     # Changes, all with the caller's own token.
 
     def submit(self, document: object) -> dict[str, Any]:
         """Creates a PipelineJob; the API server checks it, too."""
-        job = jobfile.for_cluster(document)
+        job = self._checked(document)
         assert isinstance(document, Mapping)  # or it would not have been one
         body = {**document, "metadata": {**document["metadata"], "namespace": job.metadata.namespace}}
         return self._call("POST", job.metadata.namespace, body=body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import socket
 from contextlib import suppress
 from types import FrameType
@@ -23,6 +24,8 @@ def run(app: ASGIApp, feed: Feed | None, listening: socket.socket) -> None:
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE, lifespan="off", server_header=False
     )
+    # The server raises the signal that ended it once more: after a SIGTERM, too, the caller is to have time to close what it holds.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         _Server(config, feed).run(sockets=[listening])
 

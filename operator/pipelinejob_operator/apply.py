@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,21 +46,16 @@ class Applier:
 
     def __init__(self, settings: Settings, kube: Kube, ledger: Ledger) -> None:
         self._settings, self._kube, self._ledger = settings, kube, ledger
-        self._defaults = manifests.Defaults(
-            pull_policy=settings.pull_policy,
-            resources=settings.resources,
-            fs_group=settings.fs_group,
-            job_ttl=settings.job_ttl,
-        )
+        self._defaults = settings.defaults()
 
-    async def insert(self, uid: str, accepted: PipelineJob, generation: int) -> Job:
-        """Enters a new job into the ledger, and returns its row.
+    async def insert(self, uid: str, accepted: PipelineJob, functions: list[dict[str, Any]], generation: int) -> Job:
+        """Enters a new job into the ledger with the code of its PipelineFunctions, and returns its row.
 
         Raises:
             JobError: InvalidSpec, when the ledger cannot take it.
             NotYet: it has to wait for the end of a redrive that was deleted.
         """
-        return await self._ledger(lambda store: insert_job(store, uid, accepted, generation, self._settings.worker_image))
+        return await self._ledger(lambda store: insert_job(store, uid, accepted, generation, self._settings.worker_image, functions))
 
     async def apply(self, step: Step, seen: Observed, body: Mapping[str, Any]) -> Job:
         """Makes one change, and returns the job's row after it."""
@@ -153,7 +148,7 @@ class NotYet(Exception):
     """It cannot be done before something else has ended, which needs nobody's help."""
 
 
-def insert_job(store: Store, uid: str, accepted: PipelineJob, generation: int, image: str) -> Job:
+def insert_job(store: Store, uid: str, accepted: PipelineJob, generation: int, image: str, functions: Sequence[dict[str, Any]] = ()) -> Job:
     """Adds a job to the ledger.
 
     Raises:
@@ -174,7 +169,7 @@ def insert_job(store: Store, uid: str, accepted: PipelineJob, generation: int, i
         "name": name,
         "phase": Phase.PLANNING,
         "spec": spec.as_dict(),
-        "functions": [],
+        "functions": list(functions),
         "digest": "",
         "data_root": DATA,
         "output_root": DATA,
@@ -182,6 +177,10 @@ def insert_job(store: Store, uid: str, accepted: PipelineJob, generation: int, i
         "image": (spec.worker.image if spec.worker else None) or image,
     }
     wanted = spec.source.failed_rows_of
+    if spec.incremental_of is not None:
+        output = _output_before(store, accepted)
+        spec = spec.model_copy(update={"output": spec.output.model_copy(update={"path": output})})
+        return store.insert_job(**{**row, "spec": spec.as_dict()}, output=output)
     if wanted is None:
         return store.insert_job(**row, output=posixpath.normpath(accepted.output_path))
     selection = {"reasons": sorted(set(wanted.reasons)) or None, "pending": False}
@@ -190,6 +189,27 @@ def insert_job(store: Store, uid: str, accepted: PipelineJob, generation: int, i
         job = store.insert_redrive(root.uid, **row, output=root.output, selection=selection)
         if job is not None:  # else the job went on, or another redrive was entered, since it was looked at
             return job
+
+
+def _output_before(store: Store, accepted: PipelineJob) -> str:
+    """The output of the job that an incremental one goes on from.
+
+    Raises:
+        JobError: InvalidSpec, when that job is not there, has not ended, or is another kind of job.
+    """
+    name, field, spec = str(accepted.spec.incremental_of), "spec.incrementalOf", accepted.spec
+    before = store.find_job(accepted.metadata.namespace, name)
+    if before is None or before.generation is None or name == accepted.metadata.name:
+        raise JobError(JobReason.INVALID_SPEC, f"{field}: there is no other PipelineJob {name!r} in this namespace")
+    if before.root_uid is not None:
+        raise JobError(JobReason.INVALID_SPEC, f"{field}: {name!r} is a redrive: name the job whose rows it ran")
+    if before.phase not in TERMINAL or before.input is None or store.unfinished_redrive(before.uid) is not None:
+        raise JobError(JobReason.INVALID_SPEC, f"{field}: {name!r} has not ended, or one of its redrives: apply this again when it has")
+    if spec.output.path is not None and posixpath.normpath(spec.output.path) != before.output:
+        raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: must be that of {name!r}, {before.output!r}, or left out")
+    if before.spec["data"] != spec.as_dict()["data"]:
+        raise JobError(JobReason.INVALID_SPEC, f"spec.data: must be that of {name!r}")
+    return before.output
 
 
 def _root_of(store: Store, accepted: PipelineJob, wanted: FailedRowsOf) -> Job:

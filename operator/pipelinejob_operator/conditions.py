@@ -156,7 +156,7 @@ def _conditions(view: View) -> Iterator[tuple[str, Truth, str, str]]:
     elif view.problem is not None:
         yield "Complete", "False", view.problem.reason, view.problem.message
     elif job.input is not None and job.spec["mode"] == "plan":
-        yield "Complete", "False", "PlanOnly", "spec.mode is plan: nothing is run; make a job with mode run to run it"
+        yield "Complete", "False", "PlanOnly", _planned_only(view)
     else:
         yield "Complete", "False", job.phase, _DOING.get(Phase(job.phase), "")
     if failed:
@@ -167,6 +167,17 @@ def _conditions(view: View) -> Iterator[tuple[str, Truth, str, str]]:
         yield "Suspended", "True", "Suspended", f"spec.suspend is true: {rows.total - rows.pending} of {rows.total} rows are done"
     elif "Suspended" in before:
         yield "Suspended", "False", "Resumed", "spec.suspend is false"
+
+
+def _planned_only(view: View) -> str:
+    report: Mapping[str, Any] = (view.job.input or {}).get("report") or {}
+    found = ""
+    if report:
+        scope = "" if report["exact"] else f" of the first {report['rows']}"
+        found = f"{report['matching']} rows{scope} match, {report['filtered']} do not, {report['malformed']} are malformed"
+        seconds = report["estimatedSeconds"]
+        found += f"; about {max(1, round(seconds))} s of work; " if seconds is not None else "; "
+    return f"{found}nothing is run: 'kubectl annotate pipelinejob {view.job.name} pipelinejob.dev/approve=true' runs this very plan"
 
 
 _DOING = {

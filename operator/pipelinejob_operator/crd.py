@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipelinejob import pipelinefunction
 from pipelinejob.model import GROUP, KIND, MAX_NAME, MUTABLE, NAME_PATTERN, VERSION, Spec, Status
+from pipelinejob.pipelinefunction import FunctionSpec, FunctionStatus
 
 PLURAL = "pipelinejobs"
 INT32 = 2**31 - 1
@@ -50,6 +52,65 @@ def crd() -> dict[str, Any]:
     }
 
 
+def function_crd() -> dict[str, Any]:
+    """The manifest of the CustomResourceDefinition of PipelineFunctions."""
+    kind, plural = pipelinefunction.KIND, "pipelinefunctions"
+    rows = (
+        ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
+        ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
+        ("Does", "string", ".status.doc", 0),
+        ("Age", "date", ".metadata.creationTimestamp", 0),
+        ("Digest", "string", ".status.digest", 1),
+        ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
+    )
+    columns = [{"name": name, "type": type_, "jsonPath": path, **({"priority": 1} if wide else {})} for name, type_, path, wide in rows]
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": columns,
+        "schema": {"openAPIV3Schema": _function_root()},
+    }
+    names = {
+        "kind": kind,
+        "listKind": f"{kind}List",
+        "plural": plural,
+        "singular": kind.lower(),
+        "shortNames": ["plf"],
+        "categories": ["all"],
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
+def _function_root() -> dict[str, Any]:
+    strings = {key: {"type": "string"} for key in ("apiVersion", "kind")}
+    status = _without_defaults(structural(FunctionStatus, written=True))
+    del status["required"]
+    spec = structural(FunctionSpec)
+    schema: dict[str, Any] = {
+        "description": "A function of one's own, which the PipelineJobs of the namespace can name.",
+        "type": "object",
+        "required": ["spec"],
+        "properties": {**strings, "metadata": {"type": "object"}, "spec": spec, "status": status},
+    }
+    schema["x-kubernetes-validations"] = [_name_rule()]
+    _at(schema, "spec.source.inline")["maxLength"] = pipelinefunction.MAX_SOURCE
+    _at(schema, "spec.source")["x-kubernetes-validations"] = [
+        _rule(
+            "[has(self.inline), has(self.configMap), has(self.module)].filter(given, given).size() == 1",
+            "must have one of inline, configMap and module",
+        )
+    ]
+    _at(schema, "status.conditions").update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
+    return schema
+
+
 def _columns() -> Iterator[dict[str, Any]]:
     """What kubectl prints; kubectl puts the headings in capitals."""
     rows = (
@@ -69,7 +130,7 @@ def _columns() -> Iterator[dict[str, Any]]:
 
 def _root() -> dict[str, Any]:
     strings = {key: {"type": "string"} for key in ("apiVersion", "kind")}
-    status = _without_defaults(structural(Status))  # what the operator did not say is not so
+    status = _without_defaults(structural(Status, written=True))  # what the operator did not say is not so
     del status["required"]  # a status that lacks a field is better than one that is refused
     schema = {
         "description": "Runs a chain of functions over the rows of a CSV and their images, with every row accounted for.",
@@ -105,16 +166,16 @@ def _at(schema: dict[str, Any], path: str) -> dict[str, Any]:
 # --- the model's schema, in the form that Kubernetes calls structural -------------------------------------------------
 
 
-def structural(model: type[BaseModel]) -> dict[str, Any]:
-    """The schema of a model without references, alternatives and exclusive bounds."""
-    schema = model.model_json_schema(mode="serialization" if model is Status else "validation")
+def structural(model: type[BaseModel], *, written: bool = False) -> dict[str, Any]:
+    """The schema of a model without references, alternatives and exclusive bounds; as it is written, where defaults are there."""
+    schema = model.model_json_schema(mode="serialization" if written else "validation")
     return _structural(schema, schema.get("$defs", {}))
 
 
 def _structural(node: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
     node = _resolved(node, defs)
-    if node == {}:
-        return dict(ANYTHING)
+    if "type" not in node:
+        return {**ANYTHING, **{key: node[key] for key in ("description",) if key in node}}
     result = {key: node[key] for key in _KEPT if key in node and node[key] is not None}
     if node["type"] == "integer":
         if "exclusiveMaximum" in node:
@@ -154,9 +215,8 @@ def _resolved(node: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, 
 
 def _rules() -> dict[str, list[dict[str, str]]]:
     """The rules by the path of the field that they look at."""
-    name = f"self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^{NAME_PATTERN}$')"
     return {
-        "": [_rule(name, f"metadata.name must be a DNS label (a-z, 0-9 and '-') of at most {MAX_NAME} characters")],
+        "": [_name_rule()],
         "spec": [
             *(_fixed(field) for field in immutable_fields()),
             _rule("!oldSelf.cancel || self.cancel", "cannot be taken back: make a job with another name", ".cancel", "FieldValueForbidden"),
@@ -174,6 +234,11 @@ def _rules() -> dict[str, list[dict[str, str]]]:
         ],
         "spec.functions": [_rule("self.all(f, !has(f.file) || !has(f.module))", "'module' stands beside 'file': give one of them")],
     }
+
+
+def _name_rule() -> dict[str, str]:
+    name = f"self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^{NAME_PATTERN}$')"
+    return _rule(name, f"metadata.name must be a DNS label (a-z, 0-9 and '-') of at most {MAX_NAME} characters")
 
 
 def immutable_fields() -> list[str]:

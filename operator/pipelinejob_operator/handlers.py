@@ -24,11 +24,13 @@ from pipelinejob.model import GROUP, VERSION
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.store import Database, Store, roles, take_epoch
 from pipelinejob_operator.client import Client
-from pipelinejob_operator.kube import PLURAL, ApiError, Kind, Kube
+from pipelinejob_operator.functions import Functions
+from pipelinejob_operator.kube import FUNCTIONS, PLURAL, ApiError, Kind, Kube
 from pipelinejob_operator.lease import Lease, step_down
 from pipelinejob_operator.manifests import JOB_LABEL, UID_LABEL
 from pipelinejob_operator.reconcile import Reconciler
 from pipelinejob_operator.settings import Settings
+from pipelinejob_operator.webhook import serving
 
 PROBE_HOST, PROBE_PATH = "0.0.0.0", "/healthz"
 LONGEST_LAG = 60.0  # seconds; kopf mends a silent watch sooner than that
@@ -50,7 +52,7 @@ async def run(settings: Settings) -> None:
     await kube.open()
     try:
         await _wait_for_crd(kube)
-        async with _leading(settings, kube) as lease:
+        async with serving(settings.webhook, kube, Functions(settings, kube)), _leading(settings, kube) as lease:
             await _reconcile(settings, kube, lease)
     finally:
         await kube.close()
@@ -135,6 +137,10 @@ def _registry(kube: Kube, reconciler: Reconciler) -> kopf.OperatorRegistry:
     async def pipelinejob(event: kopf.RawEvent, **_: Any) -> None:
         tell("pipelinejobs", event)
 
+    @kopf.on.event(GROUP, VERSION, FUNCTIONS, registry=registry)
+    async def function(event: kopf.RawEvent, **_: Any) -> None:
+        reconciler.functions.see(event["object"], event["type"] == "DELETED")
+
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def job(event: kopf.RawEvent, **_: Any) -> None:
         tell("jobs", event)
@@ -215,7 +221,10 @@ async def _wait_for_crd(kube: Kube) -> None:
             if await kube.is_served():
                 return
             log.warning(
-                "the API server does not know %s.%s: install the CRD (manifests/crd.yaml, or the chart's crds.install)", PLURAL, GROUP
+                "the API server does not know %s and %s of %s: install the CRDs (manifests/crd.yaml, or the chart's crds.install)",
+                PLURAL,
+                FUNCTIONS,
+                GROUP,
             )
         except ApiError as error:
             log.warning("%s", error)

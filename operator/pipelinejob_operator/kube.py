@@ -18,13 +18,13 @@ from pipelinejob_operator.diagnose import job_state, lost_pods
 from pipelinejob_operator.manifests import JOB_LABEL, STAGE_LABEL, UID_LABEL
 from pipelinejob_operator.objects import is_live
 
-PLURAL = "pipelinejobs"
+PLURAL, FUNCTIONS = "pipelinejobs", "pipelinefunctions"
 EVENTS_AGE = 5.0  # seconds for which a namespace's Events are good enough
 MAX_EVENT_MESSAGE = 1024  # bytes, the API's limit
 
 log = logging.getLogger("pipelinejob.kube")
 
-__all__ = ["PLURAL", "ApiError", "Foreign", "Key", "Kind", "Kube"]
+__all__ = ["FUNCTIONS", "PLURAL", "ApiError", "Foreign", "Key", "Kind", "Kube"]
 
 
 class Foreign(Exception):
@@ -54,10 +54,10 @@ class Kube(Cache):
         await self.client.close()
 
     async def is_served(self) -> bool:
-        """Whether the API server knows PipelineJobs: the CRD is there, and the group is in the list that clients go by."""
+        """Whether the API server knows both kinds: the CRDs are there, and the group is in the list that clients go by."""
         groups = await self.client.call("GET", "/apis")
         found = await self._get(f"/apis/{API_VERSION}") if any(one["name"] == GROUP for one in groups["groups"]) else None
-        return found is not None and any(one["name"] == PLURAL for one in found["resources"])
+        return found is not None and {PLURAL, FUNCTIONS} <= {one["name"] for one in found["resources"]}
 
     # ---- live looks
 
@@ -275,6 +275,59 @@ class Kube(Cache):
             if error.reason != "AlreadyExists":  # a first try came through without its answer
                 log.warning("job=%s/%s the Event %s was not posted: %s", namespace, name, reason, error)
 
+    # ---- PipelineFunctions
+
+    async def get_function(self, namespace: str, name: str) -> Object | None:
+        """A PipelineFunction as it is now."""
+        return await self._get(f"{_functions(namespace)}/{name}")
+
+    async def get_config_map(self, namespace: str, name: str, key: str) -> str | None:
+        """A file in a ConfigMap; None when there is no such."""
+        found = await self._get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")
+        text: str | None = ((found or {}).get("data") or {}).get(key)
+        return text
+
+    async def look_at_check(self, namespace: str, manifest: Object) -> Object | None:
+        """The pod that loads a function, made if it is not there; None as long as it has none."""
+        path, name = _jobs(namespace), manifest["metadata"]["name"]
+        try:
+            await self.client.call("POST", path, body=manifest)
+        except ApiError as error:
+            existing = await self._get(f"{path}/{name}") if error.reason == "AlreadyExists" else None
+            if existing is None:
+                raise
+            if _controller(existing) != _controller(manifest):
+                raise Foreign(f"the Job {namespace}/{name} is not ours: delete or rename it") from error
+            pods, _ = await self.client.list_all(_pods(namespace), query=[("labelSelector", f"batch.kubernetes.io/job-name={name}")])
+            return max(pods, key=lambda one: str(one["metadata"]["creationTimestamp"]), default=None)
+        return None
+
+    async def end_check(self, namespace: str, name: str) -> None:
+        """Deletes the Job that loaded a function."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        try:
+            await self.client.call("DELETE", f"{_jobs(namespace)}/{name}", body=options)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    async def patch_function_status(self, body: Mapping[str, Any], status: Mapping[str, Any]) -> Object | None:
+        """Puts a whole status in the place of the old one; None when the PipelineFunction is gone, or was changed meanwhile."""
+        metadata = body["metadata"]
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+            {"op": "test", "path": "/metadata/generation", "value": metadata["generation"]},
+            {"op": "add", "path": "/status", "value": status},  # also replaces
+        ]
+        path = f"{_functions(metadata['namespace'])}/{metadata['name']}"
+        try:
+            return await self._patch(f"{path}/status", patch, JSON_PATCH)
+        except ApiError as error:
+            there = await self._get(path) if error.status == 422 else body
+            if there is None or there["metadata"].get("generation") != metadata["generation"]:
+                return None
+            raise
+
     # ---- calls that take "not there" for an answer
 
     async def _get(self, path: str) -> Object | None:
@@ -310,6 +363,10 @@ class Kube(Cache):
 def _pipelinejobs(namespace: str | None) -> str:
     within = f"/namespaces/{namespace}" if namespace is not None else ""
     return f"/apis/{API_VERSION}{within}/{PLURAL}"
+
+
+def _functions(namespace: str) -> str:
+    return f"/apis/{API_VERSION}/namespaces/{namespace}/{FUNCTIONS}"
 
 
 def _jobs(namespace: str) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from pipelinejob.model import API_VERSION, GROUP, KIND
+from pipelinejob import check
+from pipelinejob.model import API_VERSION, GROUP, KIND, MAX_NAME, NAME_PATTERN
 
 Manifest = dict[str, Any]
 
-JOB_LABEL, STAGE_LABEL, UID_LABEL = f"{GROUP}/job", f"{GROUP}/stage", f"{GROUP}/uid"
+JOB_LABEL, STAGE_LABEL, UID_LABEL, FUNCTION_LABEL = f"{GROUP}/job", f"{GROUP}/stage", f"{GROUP}/uid", f"{GROUP}/function"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 CONTAINER = "worker"
 URL_KEY = "url"  # of the Secret
@@ -21,7 +23,9 @@ FAIL_INDEX, FAIL_JOB, STOPPED = 42, 43, 75  # a worker's exit codes
 RETRIES = 3  # of plan and finalize
 GRACE = 25  # seconds that a pod has to finish its row
 READY_PORT = 8079  # which a worker opens while it reaches its database
+CHECK_TIMEOUT = 900  # seconds for loading a function, with what it requires
 NODE_LOST = 60  # seconds until a pod on a silent node is given up; Kubernetes' own default is 300
+_CONFINED = {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class Defaults:
         resources: for jobs that name none.
         fs_group: the group that the claim's files belong to, where it has to be set.
         job_ttl: seconds for which a finished Job is kept.
+        pip: variables by which pip finds what functions require.
     """
 
     pull_policy: str
     resources: dict[str, Any]
     fs_group: int | None
     job_ttl: int
+    pip: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,8 @@ def labels(target: Target, stage: str | None = None) -> dict[str, str]:
 
 def plan_job(target: Target, defaults: Defaults) -> Manifest:
     """Stage 1: one pod reads the CSV."""
-    return _job(target, plan_job_name(target.name, target.uid), "plan", {}, _once(), defaults)
+    processes = {"PIPELINEJOB_CHILDREN": str(_children(_resources(target, defaults)))} if target.spec["mode"] == "plan" else {}
+    return _job(target, plan_job_name(target.name, target.uid), "plan", processes, _once(), defaults)
 
 
 def final_job(target: Target, number: int, defaults: Defaults) -> Manifest:
@@ -137,6 +144,78 @@ def run_job(target: Target, number: int, shards: int, parallelism: int, defaults
     if target.queue is not None:
         job["metadata"]["labels"][QUEUE_LABEL] = target.queue  # not on the pods: Kueue would queue each of them as well
     return job
+
+
+def check_job(function: Mapping[str, Any], name: str, entry: dict[str, Any], image: str, defaults: Defaults) -> Manifest:
+    """One pod loads a PipelineFunction; it has no volume but /tmp, no Secret, and nothing to log in with.
+
+    Args:
+        function: the resource.
+        name: of the Job.
+        entry: {name, source | module, entrypoint, requirements}.
+        image: the worker's.
+        defaults: the chart's.
+    """
+    metadata = function["metadata"]
+    marks = {"app.kubernetes.io/name": "pipelinejob", "app.kubernetes.io/managed-by": "pipelinejob", FUNCTION_LABEL: metadata["name"]}
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": function["kind"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": metadata["namespace"], "labels": marks, "ownerReferences": [owner]},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": CHECK_TIMEOUT,
+            "ttlSecondsAfterFinished": defaults.job_ttl,
+            "template": {
+                "metadata": {"labels": marks},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                    "containers": [
+                        {
+                            "name": CONTAINER,
+                            "image": image,
+                            "imagePullPolicy": defaults.pull_policy,
+                            "command": ["python", "-m", "pipelinejob"],
+                            "args": ["check"],
+                            "env": [{"name": check.VARIABLE, "value": check.encode(entry)}, *_pip(defaults)],
+                            "resources": function["spec"].get("resources") or defaults.resources,
+                            "securityContext": _CONFINED,
+                            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+                        }
+                    ],
+                    "volumes": [{"name": "tmp", "emptyDir": {}}],
+                },
+            },
+        },
+    }
+
+
+def is_name(text: str) -> bool:
+    """Whether an object can have that name."""
+    return re.fullmatch(NAME_PATTERN, text) is not None and len(text) <= MAX_NAME
+
+
+def largest(resources: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Requests and limits that are enough for each: of every quantity the largest."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in resources:
+        for kind in ("requests", "limits"):
+            for name, quantity in (each.get(kind) or {}).items():
+                place = found.setdefault(kind, {})
+                if name not in place or parse_quantity(quantity) > parse_quantity(place[name]):  # type: ignore[no-untyped-call]
+                    place[name] = quantity
+    return found
 
 
 def secret(target: Target) -> Manifest:
@@ -230,13 +309,10 @@ def _container(target: Target, stage: str, environment: Mapping[str, str], defau
             {"name": "PIPELINEJOB_JOB", "value": target.uid},
             {"name": "PIPELINEJOB_READY_PORT", "value": str(READY_PORT)},
             *({"name": name, "value": value} for name, value in environment.items()),
+            *(_pip(defaults) if stage == "plan" else ()),
         ],
         "resources": _resources(target, defaults),
-        "securityContext": {
-            "readOnlyRootFilesystem": True,
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _CONFINED,
         "terminationMessagePolicy": "File",
         # No exec: that would be a process with the Secret in its environment, for users' functions to read.
         "readinessProbe": {
@@ -248,6 +324,10 @@ def _container(target: Target, stage: str, environment: Mapping[str, str], defau
         },
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
     }
+
+
+def _pip(defaults: Defaults) -> list[Manifest]:
+    return [{"name": name, "value": value} for name, value in defaults.pip]
 
 
 def _resources(target: Target, defaults: Defaults) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pipelinejob_operator.apply import Applier, NotYet
 from pipelinejob_operator.conditions import View, refused, status, waiting
 from pipelinejob_operator.decide import TERMINAL, Observed, decide, is_over
 from pipelinejob_operator.diagnose import Problem, diagnose, held_pods, job_state, lost_pods, needs_events, termination
+from pipelinejob_operator.functions import Functions
 from pipelinejob_operator.grants import Grants
 from pipelinejob_operator.kube import ApiError, Foreign, Kube
 from pipelinejob_operator.ledger import Ledger
@@ -54,7 +55,7 @@ class Reconciler:
 
     def __init__(self, settings: Settings, kube: Kube, connect: Callable[[], Database]) -> None:
         self._settings, self._kube = settings, kube
-        self.queue = Queue()
+        self.queue, self.functions = Queue(), Functions(settings, kube)
         self._ledger, self._pace = Ledger(connect), Pace()
         self._applier = Applier(settings, kube, self._ledger)
         self._grants = Grants(settings.max_workers)
@@ -76,7 +77,12 @@ class Reconciler:
             ApiError: the API server does not say what runs already.
         """
         self._grants.resume(await self._kube.list_runs())
-        loops = [*(self._work() for _ in range(WORKERS)), self._repeat(TICK, self._tick), self._repeat(RESYNC, self._resync, FIRST)]
+        loops = [
+            *(self._work() for _ in range(WORKERS)),
+            self.functions.work(),
+            self._repeat(TICK, self._tick),
+            self._repeat(RESYNC, self._resync, FIRST),
+        ]
         self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
@@ -172,8 +178,8 @@ class Reconciler:
             old = await self._ledger(lambda store: store.find_job(*key))
             if old is not None and old.generation is not None:  # deleted while nobody looked
                 await self._mark_deleted(old)
-            accepted = accept(body, self._kube.jobs_in(key[0]))
-            job = await self._applier.insert(uid, accepted, generation)
+            accepted, functions = accept(body, self._kube.jobs_in(key[0]), await self.functions.of(body))
+            job = await self._applier.insert(uid, accepted, functions, generation)
             self._keys[uid] = key
             return job, accepted.spec
         if uid not in self._keys:  # after a start, its Jobs may not have been seen yet, and to decide without them would be wrong
@@ -182,7 +188,8 @@ class Reconciler:
         spec = current_spec(known, body)
         if spec.as_dict() == known.spec:
             return known, spec
-        await self._ledger(lambda store: store.update_job(uid, spec=spec.as_dict(), generation=generation))
+        anew = {"finished_at": None} if spec.mode != known.spec["mode"] else {}  # what was only planned has not ended
+        await self._ledger(lambda store: store.update_job(uid, spec=spec.as_dict(), generation=generation, **anew))
         return known._replace(spec=spec.as_dict(), generation=generation), spec
 
     async def _observe(self, key: Key, job: Job, spec: Spec) -> tuple[Observed, Problem | None]:

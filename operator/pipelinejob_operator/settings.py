@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from pipelinejob_operator.manifests import Defaults
+
 SHORTEST_TTL = 60  # seconds: a Job that goes as soon as it ends may go before its end is seen
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -30,6 +32,9 @@ class Settings:
         retention_days: days for which the ledger keeps a deleted job; 0: for ever.
         log_level: one of LOG_LEVELS.
         lease: namespace/name of the Lease by which one of several operators leads; none: there is only this one.
+        requirements: whether functions may have requirements.
+        pip: variables PIP_* by which they are found, for the pods that install them.
+        webhook: the folder with the certificate of the validating webhook; none: there is no webhook.
         probe_port: where /healthz answers; another one than the chart's lets an operator run on a machine that has a use for it.
     """
 
@@ -46,6 +51,13 @@ class Settings:
     log_level: str
     lease: str | None
     probe_port: int
+    requirements: bool = True
+    pip: tuple[tuple[str, str], ...] = ()
+    webhook: str | None = None
+
+    def defaults(self) -> Defaults:
+        """What manifests take from here."""
+        return Defaults(self.pull_policy, self.resources, self.fs_group, self.job_ttl, self.pip)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -69,6 +81,9 @@ class Settings:
             log_level=_one_of(environment, "PIPELINEJOB_LOG_LEVEL", ("INFO", *LOG_LEVELS), upper=True),
             lease=environment.get("PIPELINEJOB_LEASE") or None,
             probe_port=_number(environment, "PIPELINEJOB_PROBE_PORT", 8080),
+            requirements=_one_of(environment, "PIPELINEJOB_REQUIREMENTS", ("allow", "forbid")) == "allow",
+            pip=_pip(environment),
+            webhook=environment.get("PIPELINEJOB_WEBHOOK_CERTIFICATES") or None,
         )
 
     def worker_url(self, user: str, password: str) -> str:
@@ -115,6 +130,17 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit()):
         raise SettingsError(f"{name} must be a whole number, 0 or more, got {text!r}")
     return int(text)
+
+
+def _pip(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    text = environment.get("PIPELINEJOB_PIP") or "{}"
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or not all(name.startswith("PIP_") and isinstance(one, str) for name, one in value.items()):
+        raise SettingsError(f"PIPELINEJOB_PIP must be a JSON mapping of variables PIP_* to texts, got {text!r}")
+    return tuple(sorted(value.items()))
 
 
 def _resources(environment: Mapping[str, str]) -> dict[str, Any]:

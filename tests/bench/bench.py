@@ -1,7 +1,8 @@
 """make bench: measures ours beside other ways to do the same, prints tables, and writes docs/benchmarks.md.
 
-What was measured on a cluster, and on a ledger under load, is docs/benchmarks-cluster.md. A page is written when there are numbers of
-all its sections; until then it stays as it is.
+What was measured on a cluster, and on a ledger under load, is docs/benchmarks-cluster.md; of the REST API, docs/benchmarks-gateway.md;
+of single functions, docs/benchmarks-functions.md. A page is written when there are numbers of all its sections; until then it stays as
+it is.
 
     python tests/bench/bench.py                          all but the million rows and what needs a cluster
     python tests/bench/bench.py --million                the million rows as well, and their redrive
@@ -27,22 +28,26 @@ from typing import Any
 
 import accounting
 import again
+import boundary
 import chain
 import cluster_apply
 import cluster_control
 import cluster_report
 import cluster_scale
 import cluster_whole
+import function_report
 import gateway_load
 import gateway_report
+import incremental
 import ledger_load
 import planner
+import predicting
 import report
 import start
 from common import CACHE, ROOT, prepare_cache
 from rich.console import Console
 
-PAGES = (report.PAGE, cluster_report.PAGE, gateway_report.PAGE)
+PAGES = (report.PAGE, cluster_report.PAGE, gateway_report.PAGE, function_report.PAGE)
 ON_CLUSTER = ("cluster-apply", "cluster-whole", "cluster-scale", "cluster-churn", "cluster-control")
 LARGE = ("million", "redrive")
 SECTIONS = tuple(name for page in PAGES for name in page.grids)
@@ -107,6 +112,9 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
         "ledger": lambda: accounting.ledger(quick=given.quick, say=say),
         "connections": lambda: ledger_load.measure(quick=given.quick, say=say),
         "gateway": lambda: gateway_load.measure(quick=given.quick, say=say),
+        "boundary": lambda: boundary.measure(quick=given.quick, repeat=given.repeat, say=say),
+        "incremental": lambda: incremental.measure(quick=given.quick, say=say),
+        "predict": lambda: predicting.measure(quick=given.quick, repeat=given.repeat, say=say),
         "million": lambda: accounting.million(50_000 if given.quick else 1_000_000, say),
         "redrive": lambda: again.measure(quick=given.quick, say=say),
         "cluster-control": lambda: cluster_control.measure(quick=given.quick, repeat=given.repeat, say=say),

@@ -185,6 +185,6 @@ def test_watches_go_silent(stage: Stage) -> None:
     stage.apply()
     stage.shop.wait(lambda: stage.shop.status(stage.name).get("conditions"), HEARD_WITHIN, "the operator hears of it")
     stage.proxy.well()
-    assert stage.proxy.drop_watches() == 3
+    assert stage.proxy.drop_watches() == 4  # PipelineJobs, PipelineFunctions, Jobs, pods
     stage.ends_as_if_nothing_had_happened()
     assert stage.operator.leads(), "its probe is red"

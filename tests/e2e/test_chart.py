@@ -38,6 +38,7 @@ RENDERED = {
         f"gateway.dataNamespaces[0].namespace={NAMESPACE}",
         "gateway.dataNamespaces[0].claims={catalogue,photos}",
     ],
+    "webhook": ["postgres.enabled=true", "webhook.enabled=true", f"watchNamespaces={{{NAMESPACE}}}"],
     "pgbouncer": ["postgres.enabled=true", "pgbouncer.enabled=true", "pgbouncer.image=pgbouncer", "imagePullSecrets[0].name=registry"],
 }
 REFUSED = {

@@ -32,6 +32,7 @@ FULL: dict[str, Any] = {
     "seed": 9_223_372_036_854_775_807,
     "suspend": True,
     "mode": "plan",
+    "incrementalOf": "earlier",
     "ttlSecondsAfterFinished": 900,
     "data": CLAIM,
     "worker": {
@@ -51,6 +52,7 @@ OTHERS: dict[str, Any] = {
     "backoffLimitPerIndex": 2,
     "seed": 2,
     "mode": "run",
+    "incrementalOf": "other",
     "data": {"persistentVolumeClaim": {"claimName": "other"}},
     "worker": {"image": "localhost/other"},
     "parallelism": 5,

@@ -240,3 +240,41 @@ def test_a_job_goes_when_its_time_to_live_is_over(shop: Shop) -> None:
     shop.apply(ttlSecondsAfterFinished=3)
     shop.wait(lambda: not shop.kubectl("get", "pipelinejobs", "-o", "name").strip(), 60, "it is gone")
     assert (shop.root / "out/job/metadata.csv").exists()
+
+
+def test_a_plan_is_looked_at_and_then_run_as_it_is(shop: Shop) -> None:
+    shop.project.catalogue(40)
+    spec = {"mode": "plan", "source": {"where": {"gender": "Men"}}, "sharding": {"batchRows": 5, "rowsPerShard": 20}}
+    shop.apply("planned", **spec)
+    shop.wait(lambda: shop.condition("Complete", "planned").get("reason") == "PlanOnly", 60)
+    told = shop.condition("Complete", "planned")["message"]
+    assert told.startswith("20 rows match, 20 do not, 0 are malformed; about ") and "pipelinejob.dev/approve=true" in told
+    plan = shop.status("planned")["plan"]
+    assert (plan["rows"], plan["matching"], plan["exact"], plan["sampled"]) == (40, 20, True, 20) and plan["estimatedSeconds"] >= 0
+    assert not (shop.root / "out/planned").exists()
+    shop.kubectl("annotate", "pipelinejob", "planned", "pipelinejob.dev/approve=true")
+    status = shop.wait_end("planned")
+    assert (status["phase"], status["rows"]["succeeded"], status["rows"]["filtered"]) == ("Complete", 20, 20)
+    assert len(shop.project.table("out/planned/metadata.csv")) == 20
+
+
+def test_an_incremental_job_runs_what_is_new_into_the_output_of_the_one_before(shop: Shop, tmp_path: Path, database: str) -> None:
+    spec = {"sharding": {"batchRows": 5, "rowsPerShard": 20}}
+    shop.project.catalogue(40)
+    shop.apply("first", **spec)
+    assert shop.wait_end("first")["phase"] == "Complete"
+    shop.project.catalogue(43, without=[7])
+    (shop.root / "img/1007.jpg").unlink()
+    shop.apply("second", **spec, incrementalOf="first", output={})
+    status = shop.wait_end("second")
+    assert (status["phase"], status["output"]) == ("Complete", "out/first")
+    assert status["rows"] == {"total": 43, "succeeded": 42, "filtered": 0, "skipped": 0, "failed": 1, "pending": 0, "reused": 39}
+    clean = shop.laptop(tmp_path, database, **spec)
+    ignored = {"manifest.json": ""}
+    assert shop.project.tree("out/first") | ignored == clean.tree("out/job") | ignored
+    shop.apply("third", **spec, incrementalOf="first", output={})
+    assert shop.wait_end("third")["phase"] == "Failed"
+    assert "belongs to 'second'" in shop.condition("Failed", "third")["message"]
+    shop.apply("fourth", **spec, incrementalOf="nobody", output={})
+    assert shop.wait_end("fourth")["phase"] == "Failed"
+    assert "there is no other PipelineJob 'nobody'" in shop.condition("Accepted", "fourth")["message"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +98,13 @@ def test_fields_that_may_not_change(gateway: Gateway) -> None:
         assert gateway.client.patch(f"{JOBS}/fixed", json=body).status_code == 422
     assert patch(gateway, "fixed", {})["spec"]["parallelism"] == 1
     assert patch(gateway, "fixed", {"parallelism": None})["spec"]["parallelism"] == 2, "null is the default"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_end_stops_its_database(tmp_path: Path, number: signal.Signals) -> None:
+    gateway = Gateway(Project(tmp_path, None))
+    gateway.get(JOBS)
+    left = tmp_path / ".pipelinejob/postgres/postmaster.pid"
+    assert left.exists()
+    gateway.close(number)
+    assert not left.exists()

@@ -22,12 +22,13 @@ def _timeless(text: str) -> str:
 
 def test_the_examples(project: Project) -> None:
     page = (REPOSITORY / "docs/functions.md").read_text(encoding="utf-8")
-    shutil.copytree(REPOSITORY / "data/fashion", project.root / "fashion")
+    for folder in ("fashion", "models"):
+        shutil.copytree(REPOSITORY / "data" / folder, project.root / folder)
     for name, text in FILE.findall(page):
         project.write(text, name)
     project.environment["COLUMNS"] = "100"
     ran = [command for block in CONSOLE.findall(page) for command in COMMAND.findall(block)]
-    assert len(FILE.findall(page)) == page.count("```python") + page.count("```yaml") == 6 and len(ran) == 8
+    assert len(FILE.findall(page)) == page.count("```python") + page.count("```yaml") == 9 and len(ran) == 11
     for command, expected in ran:
         program, *arguments = shlex.split(command)
         if program == "pipelinejob":
@@ -38,3 +39,5 @@ def test_the_examples(project: Project) -> None:
             printed = subprocess.run([program, *arguments], cwd=project.root, capture_output=True, text=True, check=True).stdout
         assert not expected or _timeless(printed) == _timeless(expected), command
     assert (project.root / "framed.png").exists()
+    assert project.run("run", "cluster.yaml").code == 0
+    assert project.table("out/bright/metadata.csv")[0]["brightness"]

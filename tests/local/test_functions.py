@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from pipelinejob.functions.errors import NO_MEMORY
 from support.project import Project, Ran
 
 
@@ -92,7 +93,7 @@ RAISING = {
     "open(ROOT + '/nowhere/file.txt')": "file.txt",
     "raise Exception('x' * 2000)": "Exception: xxx",
     "raise RecursionError": "RecursionError",
-    "raise MemoryError": "MemoryError",
+    "raise MemoryError": f"MemoryError: {NO_MEMORY}",
     "raise KeyboardInterrupt": "KeyboardInterrupt",
     "raise GeneratorExit": "GeneratorExit",
     "import sys; sys.exit('bye')": "SystemExit",

@@ -52,7 +52,7 @@ def _redrive(pods: Pods, **of: Any) -> Job:
     data = {"persistentVolumeClaim": {"claimName": "catalogue"}}
     metadata = {"name": "again", "namespace": "default", "uid": str(uuid.uuid4()), "creationTimestamp": "2026-01-01T00:00:00Z"}
     spec = {**SPEC, "source": source, "functions": chain, "output": {}, "data": data}
-    accepted = accept({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": spec}, [])
+    accepted, _ = accept({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": spec}, [])
     job = insert_job(pods.store, str(metadata["uid"]), accepted, 1, "worker:test")
     assert (job.output, job.spec["failurePolicy"]["maxFailedRowsPercent"]) == ("out/job", 100)
     return pods.enter(job)

@@ -86,6 +86,24 @@ def test_the_same_bytes_and_the_same_ledger_as_on_a_laptop(pods: Pods, laptop: L
     assert not pods.termination.exists()
 
 
+def test_a_job_that_is_only_planned_says_what_to_expect_and_runs_as_it_was_planned(pods: Pods, laptop: Laptop) -> None:
+    job = pods.accept(_catalogue(pods.project))
+    pods.store.update_job(job.uid, spec={**job.spec, "mode": "plan"})
+    code, log = pods.run("plan")
+    assert code == 0, log
+    report = (pods.store.get_job(job.uid).input or {})["report"]
+    assert report["rows"] == 60 and report["exact"] is True and report["sampled"] == 20
+    assert report["matching"] + report["filtered"] + report["malformed"] == 60 and report["estimatedSeconds"] >= 0
+    assert not (pods.project.root / "out/job").exists()
+    pods.store.update_job(job.uid, spec=job.spec)
+    assert pods.open_round() == 3
+    shards = [pods.start("shard", index) for index in range(3)]
+    logs = [shard.communicate(timeout=60)[0] for shard in shards]
+    assert [shard.returncode for shard in shards] == [0, 0, 0], logs
+    pods.finalize()
+    assert pods.project.tree("out/job") == laptop.tree
+
+
 def test_two_of_everything_at_once(pods: Pods, laptop: Laptop) -> None:
     pods.accept(_catalogue(pods.project))
     for stage, indexes in (("plan", [0, 0]), ("shard", [0, 0, 1, 1, 2, 2]), ("finalize", [0, 0, 0])):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from pipelinejob.functions import BUILTINS, SCALED_PSNR_DB, Chain, Draws, Function, Outcome, load
+from pipelinejob.functions.errors import NO_MEMORY
 from pipelinejob.images import MODES, SCALED, decode
 from pipelinejob.reasons import RowFailure, RowReason
 
@@ -133,6 +134,7 @@ def test_listing() -> None:
     assert list(BUILTINS) == [
         "random_crop", "center_crop", "crop", "flip", "resize", "thumbnail",
         "grayscale", "rotate", "autocontrast", "sharpen", "blur", "convert", "phash", "dominant_color",
+        "predict", "embed",
     ]  # fmt: skip
     for name, function in BUILTINS.items():
         assert function.doc.endswith(".") and function.digest == f"builtin:{name}@1"
@@ -420,7 +422,7 @@ CUT_GIF = b"GIF89a\2\0\2\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\2\0\2\0\0\2"
         ("{}['x']", "KeyError: 'x'"),
         ("(_ for _ in ()).throw(ValueError('one\\ntwo'))", "ValueError: one"),
         ("(_ for _ in ()).throw(ValueError)", "ValueError"),
-        ("(_ for _ in ()).throw(MemoryError())", "MemoryError"),
+        ("(_ for _ in ()).throw(MemoryError())", f"MemoryError: {NO_MEMORY}"),
         ("__import__('sys').exit(3)", "SystemExit: 3"),
         ("int(str(object))", "ValueError: invalid literal for int() with base 10: \"<class 'object'>\""),
         ("open('/no/such folder/there/x.txt')", "FileNotFoundError: [Errno 2] No such file or directory: 'x.txt'"),

@@ -173,7 +173,7 @@ def listed(version: int, *items: dict[str, Any], more: str = "") -> dict[str, An
 
 def test_calls_carry_the_token(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.on("GET /apis", (200, {"groups": []}), (200, {"groups": [{"name": "pipelinejob.dev"}]}))
-    server.on("GET /apis/pipelinejob.dev/v1alpha1", (200, {"resources": [{"name": "pipelinejobs"}]}))
+    server.on("GET /apis/pipelinejob.dev/v1alpha1", (200, {"resources": [{"name": "pipelinejobs"}, {"name": "pipelinefunctions"}]}))
 
     async def story(kube: Kube) -> None:
         assert (await kube.client.configuration.auth_settings())["BearerToken"]["value"] == "Bearer secret"

@@ -41,6 +41,7 @@ FULL: dict[str, Any] = {
         "suspend": True,
         "cancel": True,
         "mode": "plan",
+        "incrementalOf": "earlier",
         "ttlSecondsAfterFinished": 0,
         "data": {"persistentVolumeClaim": {"claimName": "catalogue"}},
         "worker": {
@@ -98,6 +99,7 @@ def test_every_default() -> None:
         "suspend": False,
         "cancel": False,
         "mode": "run",
+        "incrementalOf": None,
         "ttlSecondsAfterFinished": None,
         "data": None,
         "worker": None,

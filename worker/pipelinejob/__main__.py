@@ -1,4 +1,4 @@
-"""A pod's entry: `python -m pipelinejob plan|shard|finalize`, told everything else by its environment.
+"""A pod's entry: `python -m pipelinejob plan|shard|finalize|check`, told everything else by its environment.
 
 Its exit code says what the Job makes of it: 0 done, 42 this shard cannot be done, 43 the job cannot be done, 75
 stopped (no fault of its own, not counted), anything else is tried again and counted. Why it failed goes to the
@@ -14,6 +14,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from pipelinejob import sandbox
 from pipelinejob.stopping import EXIT_STOPPED, Stop
 
 EXIT_RETRY, EXIT_SHARD_FAILED, EXIT_JOB_FAILED = 1, 42, 43
@@ -23,8 +24,12 @@ MAX_TERMINATION = 4000  # bytes; Kubernetes keeps 4096
 
 def main() -> int:
     """Runs one stage and returns the exit code."""
+    if sys.argv[1:] == ["check"]:
+        from pipelinejob import check  # noqa: PLC0415 - as below
+
+        return check.main(_tell)
     stop = Stop()  # first of all: as process 1 of a container we would not hear a SIGTERM without
-    _hide_from_children()
+    sandbox.hide()  # children run users' code as the same user
     from pipelinejob import stages  # noqa: PLC0415 - the imports take longer than a pod may be deaf
     from pipelinejob.reachable import ReadyPort  # noqa: PLC0415
     from pipelinejob.reasons import JobError, JobReason  # noqa: PLC0415
@@ -89,19 +94,14 @@ def _explain(reason: str, message: str) -> None:
     while len(text.encode()) > MAX_TERMINATION:
         message = message[: len(message) * 9 // 10]
         text = json.dumps({"reason": str(reason), "message": message + "…"}, ensure_ascii=False)
+    _tell(text)
+
+
+def _tell(text: str) -> None:
     try:
         Path(os.environ.get("PIPELINEJOB_TERMINATION_LOG", TERMINATION_LOG)).write_text(text, encoding="utf-8")
     except OSError as error:
         say(f"cannot write the termination log: {error}")
-
-
-def _hide_from_children() -> None:
-    """Children run users' code as the same user: without this they could read the credentials from our environment."""
-    if sys.platform != "linux":
-        return
-    import ctypes  # noqa: PLC0415 - only needed here
-
-    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelinejob import faults, names, plan
-from pipelinejob.commit import OURS, claim_output, move_away, read_owner
+from pipelinejob import faults, names, plan, reuse
+from pipelinejob.commit import OURS, claim_output, move_away, read_owner, take_over
 from pipelinejob.lock import JobLock, is_held
 from pipelinejob.model import MUTABLE, Spec, job_digest
 from pipelinejob.paths import make_folder
 from pipelinejob.planning import Request, check_empty, input_changed, inspect, save_plan, scan
-from pipelinejob.reasons import JobError, JobReason, Phase
+from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
 from pipelinejob.specs import differences
 from pipelinejob.store import Job, Store
 
@@ -37,6 +37,7 @@ def admit(request: Request, store: Store) -> Admitted:
     Raises:
         JobError: InvalidSpec, Input...: nothing was changed.
     """
+    request = _with_previous(request, store)
     csv, _, output = inspect(request)
     meta = request.job.metadata
     existing = store.find_job(meta.namespace, meta.name)
@@ -59,6 +60,7 @@ def admit(request: Request, store: Store) -> Admitted:
         else:
             index = index or scan(request, csv)
             job = _register(request, output, store, Phase.PLANNING)
+            _take_results(job, store, output)
             job = _planned(job.uid, request.job.spec, index, store)
     except BaseException:
         lock.release()
@@ -73,6 +75,7 @@ def enter(request: Request, store: Store) -> Job:
         JobExistsError: the name is taken.
         JobError: InvalidSpec, Input...: nothing was changed.
     """
+    request = _with_previous(request, store)
     _, _, output = inspect(request)
     _check_free(request, store)
     _check_output(request, output, store)
@@ -135,6 +138,8 @@ def _check_output(request: Request, output: Path, store: Store) -> None:
     for other in store.jobs():
         theirs = Path(other.output_root) / other.output
         shares = other.root_uid is not None  # its root's, which is looked at itself
+        if request.job.spec.incremental_of is not None and theirs == output:  # with the job whose output it takes over, and those before
+            shares |= request.job.spec.incremental_of == other.name or (read_owner(output) or {}).get("uid") != other.uid
         if (
             not shares
             and (other.namespace, other.name) != (meta.namespace, meta.name)
@@ -184,10 +189,11 @@ def _register(request: Request, output: Path, store: Store, phase: Phase) -> Job
     """Makes the output a new job's and enters it into the ledger."""
     spec, meta = request.job.spec, request.job.metadata
     uid = str(uuid.uuid4())
-    try:
-        claim_output(output, {"uid": uid, "namespace": meta.namespace, "name": meta.name})
-    except JobError as error:
-        raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {error.message}") from None
+    if spec.incremental_of is None:  # else it is another job's until this one is in the ledger
+        try:
+            claim_output(output, {"uid": uid, "namespace": meta.namespace, "name": meta.name})
+        except JobError as error:
+            raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: {error.message}") from None
     faults.point("claimed")
     job = store.insert_job(
         uid=uid,
@@ -206,6 +212,60 @@ def _register(request: Request, output: Path, store: Store, phase: Phase) -> Job
     return job
 
 
+def _with_previous(request: Request, store: Store) -> Request:
+    """The request of an incremental job with the output of the job before it.
+
+    Raises:
+        JobError: InvalidSpec, when that job is not there, has not ended, or no longer has its output.
+    """
+    spec, meta = request.job.spec, request.job.metadata
+    if spec.incremental_of is None:
+        return request
+    field = "spec.incrementalOf"
+    before = store.find_job(meta.namespace, spec.incremental_of)
+    if before is None:
+        raise JobError(JobReason.INVALID_SPEC, f"{field}: there is no job {spec.incremental_of!r} in the namespace {meta.namespace!r}")
+    if before.name == meta.name or before.root_uid is not None:
+        raise JobError(
+            JobReason.INVALID_SPEC, f"{field}: {before.name!r} is {'this job itself' if before.name == meta.name else 'a redrive'}"
+        )
+    if spec.output.path is not None and os.path.normpath(spec.output.path) != before.output:
+        raise JobError(JobReason.INVALID_SPEC, f"spec.output.path: must be that of {before.name!r}, {before.output!r}, or left out")
+    if str(request.output_root) != before.output_root or str(request.data_root) != before.data_root:
+        raise JobError(JobReason.INVALID_SPEC, f"{field}: {before.name!r} has another data root ({before.data_root})")
+    spec = spec.model_copy(update={"output": spec.output.model_copy(update={"path": before.output})})
+    request = request._replace(job=request.job.model_copy(update={"spec": spec}))
+    existing = store.find_job(meta.namespace, meta.name)
+    if existing is None or request.replace:
+        _check_previous(before, store, field)
+    return request
+
+
+def _check_previous(before: Job, store: Store, field: str) -> None:
+    owner = read_owner(Path(before.output_root) / before.output)
+    if before.phase not in ENDS or before.input is None:
+        raise JobError(JobReason.INVALID_SPEC, f"{field}: {before.name!r} has not ended ({before.phase}): wait for its end, or cancel it")
+    if owner is None or owner["uid"] != before.uid:
+        whose = f"belongs to {owner['name']!r} now: name that one" if owner else "is gone"
+        raise JobError(JobReason.INVALID_SPEC, f"{field}: the output of {before.name!r} {whose}")
+    check_no_redrive(before, store)
+
+
+def _take_results(job: Job, store: Store, output: Path) -> None:
+    """Makes the output of the job before an incremental one its own, with what is in it put aside."""
+    name = job.spec.get("incrementalOf")
+    if name is None:
+        return
+    before = store.find_job(job.namespace, name)
+    owner = {"uid": job.uid, "namespace": job.namespace, "name": job.name}
+    if before is None or not take_over(output, owner, before.uid):
+        raise JobError(
+            JobReason.OUTPUT_CONFLICT, f"{output}: is not the output of {name!r} any more: delete this job, and look whose it is"
+        )
+    faults.point("taken")
+    reuse.put_aside(output, output / OURS / reuse.FOLDER)
+
+
 def _planned(uid: str, spec: Spec, index: plan.CsvIndex, store: Store) -> Job:
     save_plan(store, uid, spec, index)
     store.update_job(uid, phase=Phase.PENDING)
@@ -215,6 +275,10 @@ def _planned(uid: str, spec: Spec, index: plan.CsvIndex, store: Store) -> Job:
 def _take_over(request: Request, csv: Path, job: Job, store: Store) -> Job:
     """Goes on with a job: its mutable fields are those of the file, its input must be the planned one."""
     _check_same(request, job)
+    output = Path(job.output_root) / job.output
+    owner = read_owner(output)
+    if job.input is not None and owner is not None and owner["uid"] != job.uid:
+        raise _not_the_same(job, f"has given its output to the job {owner['name']!r}, which is incremental of it")
     check_no_redrive(job, store)
     changed = input_changed(csv, job)
     if job.phase == Phase.COMPLETE:
@@ -226,6 +290,7 @@ def _take_over(request: Request, csv: Path, job: Job, store: Store) -> Job:
         if gone:
             raise _not_the_same(job, f"is complete, but {', '.join(gone)} has gone from {_file(job, '')}")
     elif job.input is None:  # the process died between entering the job and its plan
+        _take_results(job, store, output)
         return _planned(job.uid, request.job.spec, scan(request, csv), store)
     elif changed:
         message = f"{job.spec['source']['csv']}: {changed} since the job was planned; put the old file back, or start anew with --replace"

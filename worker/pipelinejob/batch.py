@@ -12,15 +12,17 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelinejob import faults, images, names, template
+from pipelinejob import faults, images, names, sandbox, template
 from pipelinejob.checksum import checksum
-from pipelinejob.functions import Chain
+from pipelinejob.functions import Chain, Going, Outcome, check_files
 from pipelinejob.inputs import ImageReader
 from pipelinejob.reasons import RowFailure, RowReason
 from pipelinejob.records import SUMMARY, read_urls, record_files
+from pipelinejob.reuse import Found, Keys, Previous
 from pipelinejob.rows import Record, csv_line, records
 from pipelinejob.storage import naming
 from pipelinejob.where import compile_where
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from pipelinejob.store import Batch
 
 DECODE, ENCODE = -1, -2  # the positions of the two steps that are no functions
+SEVERAL = 1 << 32  # added to the position where the call is for several rows, of which the first is told
 MAX_MESSAGE = 500
+MAX_WAITING = 1 << 24  # pixels of the rows that wait for a call together
 At = Callable[[int, int], None]
 
 
@@ -49,6 +53,7 @@ class Task(NamedTuple):
     doomed: dict[str, list[str]]  # row → [reason, function, message]
     picked: list[int] | None = None  # the rows to run; None: all
     matched: bool = False  # the file holds the picked rows alone, in their order
+    singly: bool = False  # each row by itself, also where functions take many: a process died, and the row is to be found
 
     @classmethod
     def of(cls, shard: int, batch: Batch, *, matched: bool = False) -> Task:
@@ -61,14 +66,24 @@ class Task(NamedTuple):
         return self.rows if self.picked is None else len(self.picked)
 
 
+class _Waiting(NamedTuple):
+    """A row on its way to a function that takes many."""
+
+    record: Record
+    name: str | None
+    going: Going
+    key: str
+
+
 class BatchRunner:
     """Runs batches of one job.
 
     Args:
-        job: {csv, dataRoot, columns, spec, functions, attempt, records, memory?}: paths absolute, `spec` as the resource spells it;
-            `records` is the folder of earlier records of the same batches; memory in bytes, where this process may use no more.
+        job: {csv, dataRoot, columns, spec, functions, attempt, records, previous?, memory?}: paths absolute, `spec` as the resource
+            spells it; `records` is the folder of earlier records of the same batches, `previous` of the results of the job that this
+            one is incremental of; memory in bytes, where this process may use no more.
         folder: the attempt folder of this process; batches become folders in it.
-        at: told (row, position of the function) before each step.
+        at: told (row, position of the function) before each step; SEVERAL is added to the position where others run with the row.
     """
 
     def __init__(self, job: Mapping[str, Any], folder: Path, at: At) -> None:
@@ -87,6 +102,8 @@ class BatchRunner:
         self._memory: int | None = job.get("memory")
         self._reader = ImageReader(Path(job["dataRoot"]), source["maxBytes"])
         self._copies = not job["functions"]
+        self._keys, self._previous = Keys(job["spec"], job["functions"], self._columns), Previous.open(job.get("previous"))
+        check_files(job["functions"], Path(job["dataRoot"]))
         self._chain = Chain(job["functions"], seed=job["spec"]["seed"])
         self._jpeg_to_jpeg: Callable[..., bytes | None] | None = None
         if self._template and self._chain.is_geometry and self._output["format"] == "jpeg":
@@ -110,7 +127,7 @@ class BatchRunner:
             raise InputChangedError(f"rows {task.first_row} to {task.first_row + task.rows - 1} are not those planned")
         folder = self._folder / names.folder(task.first_row)
         folder.mkdir()  # never makedirs: the round's folder may be gone, and then nothing may be written any more
-        batch = _Batch(folder, f"images/{folder.name}")
+        batch = _Batch(folder, f"images/{folder.name}", 1 if task.singly else self._chain.rows_at_once)
         picked = None if task.picked is None else frozenset(task.picked)
         if picked is not None and (self._template is None or task.matched):
             self._take_names(task.first_row, picked, batch.taken)
@@ -123,7 +140,9 @@ class BatchRunner:
                 self._run_row(record, batch, task.doomed.get(str(record.row)), mine=mine, chosen=task.matched)
             except RowFailure as failure:
                 if mine:
+                    _look_at_memory(failure)
                     batch.fail(record, "" if record.problem else record.cells[self._id], failure)
+        self._run_waiting(batch)
         faults.point("rows-done")
         summary = batch.summary(task, self._attempt)
         _write(folder / (SUMMARY + ".part"), "\n".join([json.dumps(summary), *batch.lines, ""]).encode())
@@ -162,17 +181,22 @@ class BatchRunner:
         if doom:
             raise RowFailure(RowReason(doom[0]), doom[2], doom[1])
         self._at(record.row, DECODE)
-        data = self._read_image(record.cells, batch) if self._template else None
+        data, digest = self._read_image(record.cells, batch) if self._template else (None, "")
+        key = self._keys.of(id, digest, record.cells)
+        if self._previous is not None and (found := self._previous.find(key)) is not None:
+            self._run_waiting(batch)  # so that results keep their order
+            self._reuse(record, name, key, found, batch)
+            return
         if data is not None and self._copies:
             images.verify(data, max_pixels=self._max_pixels, memory=self._memory)
-            batch.succeed(record, name, data, ())
+            batch.succeed(record, name, data, (), key)
             return
         if data is not None and self._jpeg_to_jpeg:
             self._at(record.row, self._chain.last)
             final_resample, quality = partial(self._chain.final_resample, id=id), self._output["quality"]
             encoded = self._jpeg_to_jpeg(data, final_resample, max_pixels=self._max_pixels, quality=quality)
             if encoded is not None:
-                batch.succeed(record, name, encoded, ())
+                batch.succeed(record, name, encoded, (), key)
                 return
             self._at(record.row, DECODE)
         image = None
@@ -180,9 +204,44 @@ class BatchRunner:
             limits = {"max_pixels": self._max_pixels, "memory": self._memory}
             image = images.decode(data, scale_for=lambda size: self._chain.scale(size, id), **limits)
         row = dict(zip(self._columns, record.cells, strict=True))
-        outcome = self._chain.run(image, row, id, lambda position: self._at(record.row, position))
+        batch.waiting.append(_Waiting(record, name, Going(image, row, id), key))
+        batch.pixels += image.width * image.height if image is not None else 0
+        if len(batch.waiting) >= batch.at_once or batch.pixels > MAX_WAITING:
+            self._run_waiting(batch)
+
+    def _run_waiting(self, batch: _Batch) -> None:
+        """Takes the rows that wait through the functions."""
+        waiting, batch.waiting, batch.pixels = batch.waiting, [], 0
+
+        def at(first: int, count: int, position: int) -> None:
+            self._at(waiting[first].record.row, position if count == 1 else position + SEVERAL)
+
+        for (record, name, going, key), outcome in zip(waiting, self._chain.run_all([each.going for each in waiting], at), strict=True):
+            try:
+                self._keep(record, name, going.id, key, outcome, batch)
+            except RowFailure as failure:
+                _look_at_memory(failure)
+                batch.fail(record, going.id, failure)
+
+    def _reuse(self, record: Record, name: str | None, key: str, found: Found, batch: _Batch) -> None:
+        """Takes what came of the row before."""
+        if found.skipped:
+            batch.skip(key)
+            return
+        if found.image is None:
+            batch.succeed(record, name, None, found.columns, key)
+        else:
+            name = name or names.claim(record.cells[self._id], self._extension, batch.taken, record.row)
+            with naming(found.image):
+                batch.succeed(record, name, found.image.read_bytes(), found.columns, key, found.image)
+        batch.reused += 1
+
+    def _keep(self, record: Record, name: str | None, id: str, key: str, outcome: Outcome | RowFailure, batch: _Batch) -> None:
+        """Writes what came of a row."""
+        if isinstance(outcome, RowFailure):
+            raise outcome
         if outcome.skipped:
-            batch.skipped += 1
+            batch.skip(key)
             return
         encoded = None
         if outcome.image is not None:
@@ -190,26 +249,31 @@ class BatchRunner:
             name = name or names.claim(id, self._extension, batch.taken, record.row)
             output = self._output
             encoded = images.encode(outcome.image, format=output["format"], quality=output["quality"], background=output["background"])
-        batch.succeed(record, name, encoded, outcome.columns)
+        batch.succeed(record, name, encoded, outcome.columns, key)
 
-    def _read_image(self, cells: list[str], batch: _Batch) -> bytes:
+    def _read_image(self, cells: list[str], batch: _Batch) -> tuple[bytes, str]:
+        """A row's image file and its sha256."""
         assert self._template is not None
         for index in self._path_cells:
             if index >= 0 and not cells[index]:
                 raise RowFailure(RowReason.IMAGE_NOT_FOUND, f"the column {self._columns[index]!r} is empty")
         path = self._template.fill_cells(self._path_cells, cells)
         data = self._reader.read(path)
-        batch.inputs.update(f"{hashlib.sha256(data).hexdigest()}  {path}\n".encode())
-        return data
+        digest = hashlib.sha256(data).hexdigest()
+        batch.inputs.update(f"{digest}  {path}\n".encode())
+        return data, digest
 
 
 class _Batch:
     """What has become of the rows of a batch so far."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self.url = str(folder), url
+    def __init__(self, folder: Path, url: str, at_once: int) -> None:
+        self.folder, self.url, self.at_once = str(folder), url, at_once
+        self.waiting: list[_Waiting] = []  # at_once rows at most
+        self.pixels = 0  # of those
         self.taken: dict[str, int] = {}
-        self.filtered = self.skipped = self.images = self.bytes = 0
+        self.filtered = self.skipped = self.reused = self.images = self.bytes = 0
+        self.skipped_keys: list[str] = []
         self.inputs, self.outputs = hashlib.sha256(), hashlib.sha256()
         self.failures: list[dict[str, object]] = []
         self.columns: dict[tuple[int, str, str], None] = {}
@@ -226,27 +290,32 @@ class _Batch:
             }
         )
 
+    def skip(self, key: str) -> None:
+        self.skipped += 1
+        self.skipped_keys.append(key)
+
     def succeed(
         self,
         record: Record,
         name: str | None,
         data: bytes | None,
         columns: tuple[tuple[int, str, dict[str, object]], ...],
+        key: str,
+        file: Path | None = None,
     ) -> None:
+        """Keeps a row's result; `file` has the very bytes of `data`, where there is one."""
         url = ""
         if data is not None:
             assert name is not None
-            _write(f"{self.folder}/{name}", data)
+            if file is None or not _link(file, f"{self.folder}/{name}"):
+                _write(f"{self.folder}/{name}", data)
             self.outputs.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode())
             self.images += 1
             self.bytes += len(data)
             url = f"{self.url}/{name}"
         for position, function, values in columns:
             self.columns.update(dict.fromkeys((position, function, column) for column in values))
-        line: list[object] = [record.row, csv_line([*record.cells, url])]
-        if columns:
-            line.append(columns)
-        self.lines.append(json.dumps(line))
+        self.lines.append(json.dumps([record.row, csv_line([*record.cells, url]), columns, key]))
 
     def summary(self, task: Task, attempt: str) -> dict[str, Any]:
         return {
@@ -264,7 +333,9 @@ class _Batch:
             "columns": sorted(self.columns),
             "byte_start": task.byte_start,
             "byte_end": task.byte_end,
-            "failures": self.failures,
+            "failures": sorted(self.failures, key=itemgetter("row")),
+            **({"reused": self.reused} if self.reused else {}),
+            **({"skipped_keys": self.skipped_keys} if self.skipped_keys else {}),
         }
 
 
@@ -273,6 +344,22 @@ def one_line(message: str) -> str:
     text = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", " ".join(message.split()))
     text = "".join(char if char.isprintable() else "�" for char in text)
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
+
+
+def _look_at_memory(failure: RowFailure) -> None:
+    """Where memory was refused, it may be what earlier rows have left: then this process ends, and no row is to blame."""
+    if isinstance(failure.__cause__ or failure.__context__, MemoryError):
+        failure.__cause__ = failure.__context__ = None  # its frames would hold what was too much
+        sandbox.end_if_full()
+
+
+def _link(file: Path, path: str) -> bool:
+    """Whether a file could be given a second name."""
+    try:
+        os.link(file, path)
+    except OSError:  # another file system, or one without links
+        return False
+    return True
 
 
 def _write(path: str | Path, data: bytes) -> None:

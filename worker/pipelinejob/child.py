@@ -22,17 +22,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipelinejob import sandbox
 from pipelinejob.batch import DECODE, BatchRunner, InputChangedError, Task
 from pipelinejob.storage import is_transient
 
 _MARK = struct.Struct("=qqd")  # row, position of the function, when it began (monotonic seconds)
 IDLE = -1
-PARENT = "PIPELINEJOB_PARENT"  # the environment variable with the parent's pid
 
 
 def main() -> None:
     """Runs tasks until the input ends."""
-    _die_with_parent()
+    sandbox.die_with_parent()
+    sandbox.adopt_forks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     lines, answers = _private_pipes()
     job = json.loads(lines.readline())
@@ -50,12 +51,15 @@ def main() -> None:
     except Exception as error:  # a function that cannot be loaded: the parent says so
         _answer(answers, _storage(error) if is_transient(error) else {"fatal": f"{type(error).__name__}: {error}"})
         return
+    sandbox.limit_memory(job["share"])
     _answer(answers, {"ready": os.getpid()})
     gc.collect()
     gc.freeze()  # what is loaded stays: no need to look at it again and again
     while True:
         task = Task(**json.loads(tasks.get()))
-        _answer(answers, _run(runner, task))
+        answer = _run(runner, task)
+        sandbox.end_forks()
+        _answer(answers, answer)
         mark.rest()
 
 
@@ -150,17 +154,6 @@ def _answer(answers: BinaryIO, message: dict[str, Any]) -> None:
         answers.write(json.dumps(message).encode() + b"\n")
     except BrokenPipeError:
         os._exit(0)
-
-
-def _die_with_parent() -> None:
-    """Asks Linux for a SIGKILL when the parent dies: also where a function holds the interpreter for ever."""
-    if sys.platform != "linux":
-        return
-    import ctypes  # noqa: PLC0415 - only needed here
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != int(os.environ[PARENT]):
-        os._exit(0)  # it died before we asked
 
 
 if __name__ == "__main__":

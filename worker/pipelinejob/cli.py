@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -218,6 +219,31 @@ def results(name: Name, namespace: Namespace = "default", database: DatabaseUrl 
     report.show_results(result, _home(), json=json)
 
 
+@app.command(name="report")
+def write_report(
+    name: Name,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; by default NAME-report.html.", show_default=False)] = None,
+    namespace: Namespace = "default",
+    database: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Write one HTML file about a job, to send to somebody: counts, failures, throughput, pictures."""
+    from pipelinejob import html_report  # noqa: PLC0415 - only this command needs it
+
+    path = out or Path(f"{name}-report.html")
+    with _store(database) as store:
+        job = _job(store, namespace, name)
+        rows, _ = store.update_counts(job.uid)
+        top = store.top_failures(job.uid)
+        examples = {one.reason: store.failures_page(job.uid, reason=one.reason, after=-1, limit=html_report.EXAMPLES) for one in top}
+        facts = html_report.Facts(job, rows, top, examples, store.recorded_at(job.uid), datetime.now(UTC))
+    try:
+        html_report.write(facts, path)
+    except OSError as error:
+        raise JobError(JobReason.INVALID_SPEC, f"--out: cannot write {path} ({error.strerror}): choose another file") from None
+    report.show_path("report", path, json=json)
+
+
 @app.command()
 def cancel(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
     """Cancel a job for good; what is done is kept."""
@@ -309,12 +335,12 @@ def serve(
 
 
 def _request(file: Path, data: str, output_root: str | None, workers: int | None, limit: int | None, replace: bool) -> planning.Request:
-    job, functions = jobfile.load(file)
+    root = data_root(data)
+    job, functions = jobfile.load(file, root)
     if job.spec.source.failed_rows_of is not None:
         name = job.spec.source.failed_rows_of.name
         message = f"spec.source.failedRowsOf: is for a cluster; on one machine run 'pipelinejob redrive {name} -f {file}'"
         raise JobError(JobReason.INVALID_SPEC, message)
-    root = data_root(data)
     return planning.Request(job, functions, root, _outputs(root, output_root), _home(), workers, limit, replace)
 
 

@@ -8,6 +8,7 @@ The same on a laptop and in pods; no Kubernetes, no processes. Everything of our
     lock                            held by the processes of a run
     <uid>/open-<round>/<process>/   attempt folders; renaming the round's folder away fences all its processes
     <uid>/marks[-<shard>]/          the rows that processes are at, or died at, in all rounds (deaths.py)
+    previous/                       until finalize: what the job made that this one is incremental of (reuse.py)
     records/<first row>.jsonl       after finalize: the batches' records, and those of redrives (records.py)
 """
 
@@ -119,14 +120,14 @@ class OutputFolder:
         """Publishes a finished batch, and returns the summary to record: that of the published folder, whoever
         published it.
 
-        A batch without a succeeded row has nothing to publish; its record is all there is of it.
+        A batch without a succeeded or skipped row has nothing to publish; its record is all there is of it.
 
         Raises:
             RoundClosedError: the round is over.
         """
         try:
             summary = read_summary(attempt / SUMMARY)
-            if summary["succeeded"] == 0:
+            if summary["succeeded"] == 0 and not summary.get("skipped_keys"):
                 return summary
             if durable:
                 _sync(attempt)
@@ -202,6 +203,21 @@ def claim_output(path: Path, owner: dict[str, str]) -> None:
             ) from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def take_over(path: Path, owner: dict[str, str], previous: str) -> bool:
+    """Makes `owner` the owner of the output folder of another job, whose uid is `previous`; False when that job is not its owner.
+
+    Can be done again.
+    """
+    found = read_owner(path)
+    if found is None or found["uid"] not in (owner["uid"], previous):
+        return False
+    if found["uid"] == previous:
+        draft = path / OURS / f"owner-{uuid.uuid4().hex}.json"
+        draft.write_text(json.dumps(owner) + "\n")
+        os.replace(draft, path / OURS / "owner.json")
+    return True
 
 
 def holds_other_files(path: Path) -> bool:

@@ -14,14 +14,9 @@ LARGE = 480
 
 def make(output: Path, url_column: str, sheet: Path) -> Path | None:
     """Draws images spread evenly over metadata.csv, each with its id; returns the sheet, or None without images."""
-    metadata = output / "metadata.csv"
-    if not metadata.exists():
+    urls = choose(output, url_column, IMAGES)
+    if not urls:
         return None
-    count = sum(1 for _ in _urls(metadata, url_column))
-    if not count:
-        return None
-    chosen = {round(i * (count - 1) / max(1, min(IMAGES, count) - 1)) for i in range(min(IMAGES, count))}
-    urls = [url for index, url in enumerate(_urls(metadata, url_column)) if index in chosen]
     down = -(-len(urls) // ACROSS)
     page = Image.new("RGB", (ACROSS * SIDE, down * (SIDE + CAPTION)), "white")
     draw = ImageDraw.Draw(page)
@@ -36,6 +31,16 @@ def make(output: Path, url_column: str, sheet: Path) -> Path | None:
     sheet.parent.mkdir(parents=True, exist_ok=True)
     page.save(sheet)
     return sheet
+
+
+def choose(output: Path, url_column: str, most: int) -> list[str]:
+    """The urls of at most that many images, spread evenly over metadata.csv; none where there are none."""
+    metadata = output / "metadata.csv"
+    if not metadata.exists():
+        return []
+    count = sum(1 for _ in _urls(metadata, url_column))
+    chosen = {round(i * (count - 1) / max(1, min(most, count) - 1)) for i in range(min(most, count))}
+    return [url for index, url in enumerate(_urls(metadata, url_column)) if index in chosen]
 
 
 def beside(before: Image.Image | None, after: Image.Image | None, sheet: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -114,3 +115,8 @@ def memory_of_each(count: int, limits: Iterable[Path] = _MEMORY_LIMITS) -> int |
             continue
         return max(0, limit - _PARENT) // count if limit < _NO_LIMIT else None
     return None
+
+
+def memory_of_machine(count: int) -> int:
+    """The bytes that each of `count` processes may use where nothing else limits them: of four fifths of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 4 // 5 // count

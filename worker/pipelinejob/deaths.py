@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelinejob.batch import DECODE, ENCODE, Task
+from pipelinejob.batch import DECODE, ENCODE, SEVERAL, Task
 from pipelinejob.child import IDLE, left_by_dead
 from pipelinejob.reasons import RowReason
 
@@ -19,7 +19,7 @@ DEATHS_OF_A_ROW = 3  # and it is not run again; no more than the retries of a sh
 
 
 class Deaths(NamedTuple):
-    """How often processes died at a row, and at which function the last of them."""
+    """How often processes died at a row, and at which function the last of them; deaths in a call for several rows do not count."""
 
     times: int
     position: int
@@ -31,7 +31,8 @@ def read_deaths(marks: Path) -> dict[int, Deaths]:
     for path in sorted(marks.iterdir()):
         row, position = left_by_dead(path) or (IDLE, DECODE)
         if row != IDLE:
-            found[row] = Deaths(found[row].times + 1 if row in found else 1, position)
+            times = found[row].times if row in found else 0
+            found[row] = Deaths(times + (position < SEVERAL), position % SEVERAL if position >= 0 else position)
     return found
 
 
@@ -58,7 +59,7 @@ def set_aside(
         if at:
             doomed = {str(row): doom(each) for row, each in at.items() if each.times >= DEATHS_OF_A_ROW}
             most = max(each.times for each in at.values())
-            aside[task.first_row] = most, task._replace(doomed=doomed)
+            aside[task.first_row] = most, task._replace(doomed=doomed, singly=True)
     others = (task for task in tasks() if task.first_row not in aside)
     return others, [task for _, task in sorted(aside.values(), key=lambda item: (-item[0], item[1].first_row))]
 

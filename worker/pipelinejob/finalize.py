@@ -19,6 +19,7 @@ from pipelinejob import faults, names
 from pipelinejob.commit import OURS, OutputFolder
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.records import read_rows, read_urls, record_name
+from pipelinejob.reuse import FOLDER as PREVIOUS
 from pipelinejob.rows import csv_line
 from pipelinejob.storage import naming
 from pipelinejob.store import BatchRow, Job, Store
@@ -57,6 +58,8 @@ def finalize(store: Store, job: Job, output: OutputFolder) -> None:
     _write(output.path / "manifest.json", lambda: _manifest(store, owner, files))
     output.clear_drafts()
     faults.point("manifest")
+    if job.root_uid is None:
+        shutil.rmtree(output.ours / PREVIOUS, ignore_errors=True)  # what was of use is linked from images/ now
 
 
 def record_published(store: Store, job: Job, output: OutputFolder) -> int:
@@ -75,9 +78,9 @@ def _collect_records(store: Store, job: Job, output: OutputFolder) -> None:
     output.images.mkdir(exist_ok=True)
     with_images = set()
     for batch in store.batches(job.uid):
+        with suppress(FileNotFoundError):  # it is there already, or _records finds that it is nowhere, or all rows failed
+            os.rename(output.published_record(batch.first_row), output.record_file(batch.first_row))
         if _own(batch):
-            with suppress(FileNotFoundError):  # it is there already, or _records finds that it is nowhere
-                os.rename(output.published_record(batch.first_row), output.record_file(batch.first_row))
             _records(output, batch)
         if batch.images or batch.redriven:
             with_images.add(names.folder(batch.first_row))
@@ -206,7 +209,7 @@ def _manifest(store: Store, job: Job, files: Mapping[str, Mapping[str, object]])
     """manifest.json, a batch a line, so that it can be large and still be read."""
     planned = job.input
     assert planned is not None
-    counts = store.update_counts(job.uid)[0].model_dump()
+    counts = store.update_counts(job.uid)[0].model_dump(exclude={"reused"})  # a clean run would say the same
     pending = store.pending_ranges(job.uid, job.spec["sharding"]["batchRows"])
     head: dict[str, object] = {
         "job": {"name": job.name, "digest": job.digest},
@@ -247,7 +250,7 @@ def _redrive(job: Job) -> dict[str, object]:
     told: dict[str, object] = {"n": job.redrive, "digest": job.digest, "functions": functions, "selection": job.selection}
     if job.input and "left" in job.input:  # rows of another file, found by their ids
         told["input"] = {"sha256": job.input["sha256"], "left": job.input["left"]}
-    return {**told, "counts": job.rows.model_dump()}
+    return {**told, "counts": job.rows.counts()}
 
 
 def _write(path: Path, lines: Callable[[], Iterator[str]]) -> dict[str, object]:

@@ -7,18 +7,21 @@ import json
 import math
 import re
 import sys
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipelinejob import model
-from pipelinejob.functions import loading, resolve_functions
+from pipelinejob import model, packages, pipelinefunction
+from pipelinejob.functions import BUILTINS, loading, resolve_functions
 from pipelinejob.model import PipelineJob
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.store import Job
+
+Entry = Mapping[str, Any]  # what a job keeps of a PipelineFunction, see PipelineFunction.entry
+_NONE: Mapping[str, Entry] = {}
 
 MAX_BYTES = 1 << 20  # of a job file; Kubernetes takes little more
 MAX_VALUES = 1_000_000  # with aliases, a small file can hold any number
@@ -134,60 +137,84 @@ def reopen(job: Job, **fields: object) -> tuple[PipelineJob, list[dict[str, Any]
     for index, entry in enumerate(job.functions):
         try:
             with redirect_stdout(sys.stderr):  # users' code may print when it is loaded
-                functions.append({**entry, "digest": loading.load(entry).digest})
+                functions.append({**entry, "digest": loading.load(entry).digest_with(entry["params"], Path(job.data_root))})
         except ValueError as error:
             raise JobError(JobReason.INVALID_SPEC, f"spec.functions[{index}]: {error}") from None
     return document, functions
 
 
-def load(path: Path) -> tuple[PipelineJob, list[dict[str, Any]]]:
+def load(path: Path, root: Path | None = None) -> tuple[PipelineJob, list[dict[str, Any]]]:
     """Reads a job file: (the job, its functions as they will run, params with their defaults and digests).
+
+    Args:
+        path: the file.
+        root: the data root, where the files are that functions read, such as models; None: they are not looked at.
+
+    PipelineFunctions in the same file, and ConfigMaps with their code, count as those of a namespace do in a cluster.
 
     Raises:
         JobError: InvalidSpec, naming the file, the field, what was expected and what was found.
     """
-    document = read(path)
+    documents = read_all(path)
     try:
-        job = model.parse(document)
-        return job, resolve(job, path.resolve().parent)
+        job = model.parse(_job_in(documents, path))
+        return job, resolve(job, path.resolve().parent, _functions_in(documents), root)
     except JobError as error:
         raise JobError(error.reason, _in_file(path, error.message)) from None
 
 
-def resolve(job: PipelineJob, folder: Path) -> list[dict[str, Any]]:
+def resolve(job: PipelineJob, folder: Path, functions: Mapping[str, Entry] = _NONE, root: Path | None = None) -> list[dict[str, Any]]:
     """The functions of a job as they will run, params with their defaults and digests.
 
     Args:
         job: the job.
         folder: where its functions' files are looked up from.
+        functions: what is known of PipelineFunctions, by name.
+        root: the data root, where the files are that functions read; None: they are not looked at.
 
     Raises:
         JobError: InvalidSpec, a line for each problem, each with the path of its field.
     """
-    entries = [function.model_dump(by_alias=True) for function in job.spec.functions]
+    entries = entries_of(job, functions)
     with redirect_stdout(sys.stderr):  # users' code may print when it is loaded; standard output is for the results
-        functions, problems = resolve_functions(entries, folder)
+        resolved, problems = resolve_functions(entries, folder, root)
     if problems:
         raise JobError(JobReason.INVALID_SPEC, model.told([f"spec.{field}: {message}" for field, message in problems]))
-    return functions
+    return resolved
 
 
-def for_cluster(document: object) -> PipelineJob:
+def entries_of(job: PipelineJob, functions: Mapping[str, Entry]) -> list[dict[str, Any]]:
+    """The functions of a job, with what is known of those that are PipelineFunctions."""
+    entries = [function.model_dump(by_alias=True) for function in job.spec.functions]
+    return [{**entry, **functions[entry["name"]]} if is_named(entry) and entry["name"] in functions else entry for entry in entries]
+
+
+def is_named(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of spec.functions names a PipelineFunction: it has no place, and no built-in function has its name."""
+    return not entry.get("file") and not entry.get("module") and entry.get("name") not in BUILTINS
+
+
+def for_cluster(document: object, functions: Container[str] = ()) -> PipelineJob:
     """A job that can run in a cluster.
 
     Args:
         document: the resource.
+        functions: the PipelineFunctions of its namespace, as far as it names them.
 
     Raises:
         JobError: InvalidSpec, a line for each problem, each with the path of its field.
     """
     job = model.parse(document)
-    if lines := list(_cluster_problems(job)):
+    if lines := list(_cluster_problems(job, functions)):
         raise JobError(JobReason.INVALID_SPEC, "\n".join(lines))
     return job
 
 
-def _cluster_problems(job: PipelineJob) -> Iterator[str]:
+def _cluster_problems(job: PipelineJob, functions: Container[str]) -> Iterator[str]:
+    if job.spec.incremental_of is not None and job.spec.source.failed_rows_of is not None:
+        yield "spec.incrementalOf: stands beside source.failedRowsOf: give one of them"
+    if job.spec.incremental_of is not None and job.spec.mode == "plan":
+        yield "spec.incrementalOf: not with mode plan, which has no output: leave mode out"
     if job.spec.data is None:
         yield "spec.data.persistentVolumeClaim.claimName: is required in a cluster: it names the claim with the CSV and the images"
     here = []
@@ -195,19 +222,29 @@ def _cluster_problems(job: PipelineJob) -> Iterator[str]:
         if function.file is not None:
             yield (
                 f"spec.functions[{index}].file: {function.file!r} is a file beside a job file, which a cluster does not have: "
-                "put the code into the worker image and name it with 'module'"
+                "make it a PipelineFunction of the namespace, or put it into the worker image and name it with 'module'"
             )
-        elif function.module is None:  # a module is in the worker's image, and is checked there
-            here.append((index, function))
+        elif function.module is None and (function.name in BUILTINS or function.name not in functions):
+            here.append((index, function))  # of others, the code is loaded where it may run
     entries = [function.model_dump(mode="json", by_alias=True) for _, function in here]
     _, problems = resolve_functions(entries, Path("/nonexistent"))
     for field, message in problems:
         position, _, rest = field.removeprefix("functions[").partition("]")
-        yield f"spec.functions[{here[int(position)][0]}]{rest}: {message}"
+        more = " (and no PipelineFunction of this namespace has that name)" if rest == ".name" else ""
+        yield f"spec.functions[{here[int(position)][0]}]{rest}: {message}{more}"
 
 
 def read(path: Path) -> Any:
     """The one PipelineJob in a file that may hold other resources too, unchecked.
+
+    Raises:
+        JobError: InvalidSpec, naming the file and, where there is one, the line.
+    """
+    return _job_in(read_all(path), path)
+
+
+def read_all(path: Path) -> list[Any]:
+    """What a file holds, unchecked.
 
     Raises:
         JobError: InvalidSpec, naming the file and, where there is one, the line.
@@ -231,6 +268,10 @@ def read(path: Path) -> Any:
         raise JobError(JobReason.INVALID_SPEC, f"{path}{where}: no valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not _is_small(documents):
         raise JobError(JobReason.INVALID_SPEC, f"{path}: holds more than {MAX_VALUES} values: an alias (*) may hold itself")
+    return documents
+
+
+def _job_in(documents: list[Any], path: Path) -> Any:
     jobs = [item for item in documents if isinstance(item, dict) and item.get("kind") == model.KIND]
     if len(jobs) > 1:
         raise JobError(JobReason.INVALID_SPEC, f"{path}: holds {len(jobs)} PipelineJobs: put each into a file of its own")
@@ -239,6 +280,34 @@ def read(path: Path) -> Any:
     if not documents:
         raise JobError(JobReason.INVALID_SPEC, f"{path}: is empty: expected a PipelineJob")
     return documents[0]
+
+
+def _functions_in(documents: list[Any]) -> dict[str, Entry]:
+    """The PipelineFunctions of a file, by name."""
+    others = [item for item in documents if isinstance(item, dict)]
+
+    def config_map(wanted: pipelinefunction.ConfigMapKey) -> str:
+        for item in others:
+            is_it = item.get("kind") == "ConfigMap" and (item.get("metadata") or {}).get("name") == wanted.name
+            if is_it and isinstance(text := (item.get("data") or {}).get(wanted.key), str):
+                return text
+        raise JobError(JobReason.INVALID_SPEC, f"no ConfigMap {wanted.name!r} with the key {wanted.key!r} stands in this file")
+
+    found: dict[str, Entry] = {}
+    for item in others:
+        if item.get("kind") == pipelinefunction.KIND:
+            name = (item.get("metadata") or {}).get("name")
+            try:
+                function = pipelinefunction.parse(item)
+                if name in found:
+                    raise JobError(JobReason.INVALID_SPEC, "metadata.name: there are two of that name")
+                found[function.metadata.name] = function.entry(config_map)
+                packages.check_installed(function.spec.requirements)
+            except (JobError, ValueError) as error:
+                lines = str(getattr(error, "message", error)).splitlines()
+                told = "\n".join(f"{pipelinefunction.KIND} {name!r}: {line}" for line in lines)
+                raise JobError(JobReason.INVALID_SPEC, told) from None
+    return found
 
 
 def _documents(text: str) -> list[Any]:

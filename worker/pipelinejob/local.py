@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pipelinejob import faults
+from pipelinejob import faults, reuse
 from pipelinejob.admission import Admitted, admit, check_no_redrive
 from pipelinejob.batch import Task
 from pipelinejob.commit import RoundClosedError
@@ -222,6 +222,7 @@ class LocalRun:
             "spec": self._job.spec,
             "functions": self._job.functions,
             "records": str(self._output.records),
+            "previous": reuse.folder_for(self._job, self._output),
         }
 
     def _tasks(self) -> Iterator[Task]:

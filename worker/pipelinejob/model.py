@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
@@ -31,6 +31,9 @@ MAX_LINES, MAX_LINE = 20, 500  # of what is told of its problems
 JUDGED_FROM = 1000  # rows that ran, for a percentage of failures to mean something before the end
 _ESCAPES = ("punycode", "idna", "unicode-escape", "raw-unicode-escape")  # codecs that give ASCII another meaning now and then
 MUTABLE = ("parallelism", "suspend", "cancel", "failurePolicy", "ttlSecondsAfterFinished")
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _WhereError(ValueError):
@@ -264,6 +267,12 @@ class Spec(Model):
         False, description="true: the job stops for good, and results of what is done are written. It cannot be taken back."
     )
     mode: Literal["run", "plan"] = Field("run", description="plan: rows and shards are counted and nothing is run.")
+    incremental_of: str | None = Field(
+        None,
+        min_length=1,
+        description="A job of the same namespace that has ended: this one takes its output over, and runs only rows that it has no result "
+        "for by the same row, image and functions.",
+    )
     ttl_seconds_after_finished: int | None = Field(
         None,
         ge=0,
@@ -311,7 +320,7 @@ class PipelineJob(Model):
 
 
 class Rows(Model):
-    """How many rows ended in which way; the last five sum to the first."""
+    """How many rows ended in which way; the five behind the first sum to it."""
 
     total: int = Field(0, description="Rows of the CSV.")
     succeeded: int = Field(0, description="Rows whose results are in the output.")
@@ -319,6 +328,12 @@ class Rows(Model):
     skipped: int = Field(0, description="Rows for which a function returned None.")
     failed: int = Field(0, description="Rows that failed; failures.csv has each with its reason.")
     pending: int = Field(0, description="Rows that were not run yet; 0 when the job is complete.")
+    reused: int | None = Field(None, description="Of an incremental job: those of the succeeded whose results are of the job before it.")
+
+    def counts(self) -> dict[str, int]:
+        """The numbers by name, without those that do not apply."""
+        counts: dict[str, int] = self.model_dump(exclude_none=True)
+        return counts
 
 
 class Shards(Model):
@@ -350,6 +365,20 @@ class Condition(Model):
     last_transition_time: datetime = Field(description="When `status` last changed.")
 
 
+class PlanReport(Model):
+    """What a look at the first rows, and a run of a few of them, say of a job that is only planned."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    rows: int = Field(description="Rows that were looked at: the first 10,000, or all.")
+    matching: int = Field(description="Those of them that would run.")
+    filtered: int = Field(description="Those that `where` does not match.")
+    malformed: int = Field(description="Those that would fail as MalformedRow.")
+    exact: bool = Field(description="Whether these are all rows of the CSV.")
+    sampled: int = Field(0, description="Rows that were run to take the time; nothing of them is kept.")
+    estimated_seconds: float | None = Field(None, description="How long all rows would take at `parallelism`, without the start of pods.")
+
+
 class Status(Model):
     """What became of it so far; `phase` is a summary for people."""
 
@@ -361,6 +390,7 @@ class Status(Model):
     rows: Rows
     shards: Shards
     progress: str = Field(description="The rows in a final state of all rows, as in 34500/44441.")
+    plan: PlanReport | None = Field(None, description="Of a job with mode plan: what is to be expected.")
     rows_per_second: float | None = Field(None, description="Rows a second of late while it runs, on the whole afterwards.")
     estimated_completion_time: datetime | None = Field(None, description="When the last row is done at this rate.")
     start_time: datetime | None = Field(None, description="When the first row was run.")
@@ -413,14 +443,23 @@ def parse(document: object) -> PipelineJob:
     Raises:
         JobError: InvalidSpec, a line for each problem, each with the path of its field.
     """
+    return validate(document, PipelineJob)
+
+
+def validate(document: object, kind: type[M]) -> M:
+    """The same for any kind of document.
+
+    Raises:
+        JobError: InvalidSpec, a line for each problem, each with the path of its field.
+    """
     if not isinstance(document, dict):
         raise JobError(JobReason.INVALID_SPEC, "expected a mapping with apiVersion, kind, metadata and spec")
     if unfit := list(_unfit(document, ())):
         raise JobError(JobReason.INVALID_SPEC, told([f"{path}: {message}" for path, message in unfit]))
     try:
-        return PipelineJob.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
-        lines = [line for detail in error.errors() for line in _lines(detail)]
+        lines = [line for detail in error.errors() for line in _lines(detail, kind)]
         raise JobError(JobReason.INVALID_SPEC, told(list(dict.fromkeys(lines)))) from None
 
 
@@ -460,7 +499,7 @@ def _storable(text: str) -> bool:
     return "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _lines(detail: Any) -> list[str]:
+def _lines(detail: Any, model: type[BaseModel]) -> list[str]:
     """One of pydantic's errors in our words: the field's path, what was expected, what was found."""
     path = field_path(detail["loc"])
     kind, context, found = detail["type"], detail.get("ctx", {}), detail["input"]
@@ -469,7 +508,7 @@ def _lines(detail: Any) -> list[str]:
             return [f"{path}.{sub}: {message}" for sub, message in context["error"].problems]
         return [f"{path}: {context['error']}"]
     if kind == "extra_forbidden":
-        return [f"{path}: unknown field{_suggestion(detail['loc'])}"]
+        return [f"{path}: unknown field{_suggestion(detail['loc'], model)}"]
     if kind == "missing":
         return [f"{path}: is required"]
     if path in ("metadata.name", "metadata.namespace") and isinstance(found, str):
@@ -502,9 +541,8 @@ def field_path(location: tuple[int | str, ...]) -> str:
     return text
 
 
-def _suggestion(location: tuple[int | str, ...]) -> str:
+def _suggestion(location: tuple[int | str, ...], model: Any) -> str:
     """What an unknown field may have been meant to be, among the fields that stand at its place."""
-    model: Any = PipelineJob
     for part in location[:-1]:
         if isinstance(part, int):
             continue

@@ -10,7 +10,6 @@ from pipelinejob.model import Rows, Shards
 from pipelinejob.reasons import Phase
 
 if TYPE_CHECKING:
-    from pipelinejob.functions import Function
     from pipelinejob.local import Result
     from pipelinejob.plan import CsvIndex
     from pipelinejob.planning import Request
@@ -38,7 +37,7 @@ def summary(
         "namespace": namespace,
         "uid": uid,
         "phase": phase,
-        "rows": (rows or Rows()).model_dump(),
+        "rows": (rows or Rows()).counts(),
         "shards": (shards or Shards()).model_dump(),
         "output": str(output) if output else None,
         "seconds": round(seconds, 3),
@@ -78,16 +77,6 @@ def of_job(job: Job, state: str | None) -> dict[str, Any]:
         reason=job.reason,
         message=state,
     )
-
-
-def of_function(function: Function) -> dict[str, Any]:
-    """A function, its version and its params."""
-    params = [
-        {"name": param.name, "expected": param.expected, "required": param.required}
-        | ({} if param.required else {"default": param.default})
-        for param in function.params
-    ]
-    return {"name": function.name, "version": function.version, "doc": function.doc, "params": params}
 
 
 class Tried(NamedTuple):

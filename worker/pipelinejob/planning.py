@@ -128,6 +128,7 @@ def save_plan(
     *,
     functions: list[dict[str, Any]] | None = None,
     moved: str | None = None,
+    report: dict[str, Any] | None = None,
 ) -> None:
     """Stores what a pass over the CSV found.
 
@@ -137,6 +138,7 @@ def save_plan(
         spec: its spec.
         index: what the pass found.
         functions: as they will run; None: the ledger has them.
+        report: of a job that is only planned: what is to be expected (model.PlanReport); its output is nobody's yet.
         moved: where the output of a deleted job of the same name was moved to, for people to know.
     """
     planned = {
@@ -150,5 +152,7 @@ def save_plan(
     digest = None if functions is None else job_digest(spec, [str(function["digest"]) for function in functions])
     if moved:
         planned["moved"] = moved
+    if report is not None:
+        planned |= {"report": report, "unclaimed": True}
     store.save_plan(uid, planned, index.rows, lambda: plan.shards(index, size), functions, digest)
     faults.point("planned")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
-
-from pipelinejob import objects, planning
 from pipelinejob.model import PipelineJob
 from pipelinejob.plan import CsvIndex, shards
 from pipelinejob.rows import Record, records
 from pipelinejob.where import compile_where
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SAMPLE_ROWS = 10_000
 FIRST_ROWS = 3
@@ -29,32 +28,21 @@ class Preview(NamedTuple):
     filtered: int
     malformed: int
     problems: list[str]
-    first: pd.DataFrame  # indexed by row number
+    first_rows: dict[int, list[str]]  # by row number
+    columns: tuple[str, ...]
     exact: bool
+
+    @property
+    def first(self) -> pd.DataFrame:
+        """The first rows that match, indexed by row number."""
+        import pandas as pd  # noqa: PLC0415 - half a second, and not in the pods
+
+        return pd.DataFrame.from_dict(self.first_rows, orient="index", columns=list(self.columns))
 
     @property
     def share(self) -> float:
         """The share of well-formed rows that match."""
         return self.matching / max(1, self.matching + self.filtered)
-
-
-def plan(request: planning.Request, *, whole: bool) -> dict[str, Any]:
-    """What a job would do, as `pipelinejob plan --json` says it, with the first rows; nothing is written.
-
-    Args:
-        request: the job, and where its data is.
-        whole: read all rows for exact numbers, not the first 10,000.
-
-    Raises:
-        JobError: InvalidSpec, Input...
-    """
-    began = time.monotonic()
-    csv, _, _ = planning.inspect(request)
-    index = planning.scan(request, csv)
-    seen = look(csv, request.job, index, whole=whole)
-    planned = objects.of_plan(request, index, planning.shard_count(request.job.spec, index.rows), seen, time.monotonic() - began)
-    first = [{"row": int(str(row)), "cells": dict(cells)} for row, cells in seen.first.iterrows()]
-    return {**planned, "first": first, "problems": seen.problems}
 
 
 def look(csv: Path, job: PipelineJob, index: CsvIndex, *, whole: bool) -> Preview:
@@ -76,8 +64,7 @@ def look(csv: Path, job: PipelineJob, index: CsvIndex, *, whole: bool) -> Previe
                 first[record.row] = record.cells
         else:
             filtered += 1
-    frame = pd.DataFrame.from_dict(first, orient="index", columns=list(columns))
-    return Preview(most, matching, filtered, malformed, problems, frame, exact=most == index.rows)
+    return Preview(most, matching, filtered, malformed, problems, first, tuple(columns), exact=most == index.rows)
 
 
 def _records(csv: Path, job: PipelineJob, index: CsvIndex) -> Iterator[Record]:

@@ -1,7 +1,7 @@
 """The records of batches: what became of the rows that succeeded, as metadata.csv is made of them.
 
 A record is a file of JSON lines: first the batch's summary, then for each succeeded row, in order, [row, its line of
-metadata.csv up to the url] and, where functions returned values, [position, function, {column: value}] of each. A batch
+metadata.csv up to the url, [position, function, {column: value}] of what functions returned, its key (reuse.py)]. A batch
 has the record of its job, `<first row>.jsonl`, and one of each redrive in which rows of it succeeded, `<first row>.<n>.jsonl`.
 """
 
@@ -46,6 +46,13 @@ def read_rows(paths: Iterable[Path]) -> Iterator[list[Any]]:
         for file in files:
             next(file)  # the summary
         yield from heapq.merge(*(map(json.loads, file) for file in files), key=itemgetter(0))
+
+
+def read_urls_and_more(path: Path) -> Iterator[tuple[str, list[Any], str]]:
+    """(url, what functions returned, key) of the succeeded rows of a record; the key is empty where there is none."""
+    for _, line, *rest in read_rows([path]):
+        (cells,) = csv.reader(io.StringIO(line, newline="\n"))
+        yield cells[-1], rest[0] if rest else [], rest[1] if len(rest) > 1 else ""
 
 
 def read_urls(paths: Iterable[Path]) -> Iterator[tuple[int, str]]:

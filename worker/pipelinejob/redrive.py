@@ -119,26 +119,27 @@ def _plan(root: Job, job: Job, request: Request, matches: Matches | None, store:
 
 def _request(root: Job, wanted: Wanted) -> Request:
     """What to run: the root's spec as the ledger has it, or that of a file which may have other functions."""
+    data = data_root(root.data_root if wanted.data is None else wanted.data)
     if wanted.file is None:
         metadata = {"name": root.name, "namespace": root.namespace}
         job = model.parse({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": root.spec})
-        functions = _unchanged(root)
+        functions = _unchanged(root, data)
     else:
-        job, functions = jobfile.load(wanted.file)
+        job, functions = jobfile.load(wanted.file, data)
         _check_same(root, job, wanted.file)
-    data = data_root(root.data_root if wanted.data is None else wanted.data)
     return Request(job, functions, data, Path(root.output_root), wanted.home, wanted.workers)
 
 
-def _unchanged(root: Job) -> list[dict[str, Any]]:
+def _unchanged(root: Job, data: Path) -> list[dict[str, Any]]:
     """The root's functions, which must still be what they were."""
     for index, entry in enumerate(root.functions):
-        if not entry.get("file") and not entry.get("module"):
+        if not entry.get("file") and not entry.get("module") and "+" not in entry["digest"]:
             continue
         try:
             with redirect_stdout(sys.stderr):  # users' code may print when it is loaded
-                same = load(entry).digest == entry["digest"]
-            problem = f"{entry.get('file') or entry.get('module')} was changed since {root.name!r} ran"
+                same = load(entry).digest_with(entry["params"], data) == entry["digest"]
+            what = entry.get("file") or entry.get("module") or f"the model of {entry['name']}"
+            problem = f"{what} was changed since {root.name!r} ran"
         except ValueError as error:
             same, problem = False, str(error)
         if not same:

@@ -90,9 +90,10 @@ def _print_failures(console: Console, top: Sequence[TopFailure], name: str) -> N
 def _print_counts(console: Console, result: Result) -> None:
     job, rows = result.job, result.rows
     table = Table(title=f"{job.namespace}/{job.name}", title_justify="left")
-    for column in ("total", "succeeded", "filtered", "skipped", "failed", "pending"):
+    counts = rows.counts()
+    for column in counts:
         table.add_column(column, justify="right")
-    table.add_row(*(f"{count:,}" for count in rows.model_dump().values()))
+    table.add_row(*(f"{count:,}" for count in counts.values()))
     console.print(table)
     style = _STYLES.get(Phase(job.phase), "cyan")
     reason = f" ({job.reason})" if job.reason else ""
@@ -118,6 +119,14 @@ def show_done(result: Result, message: str, *, json: bool) -> None:
         _print_json(objects.of_result(result, result.job.seconds, message))
     else:
         Console().print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_path(what: str, path: Path, *, json: bool) -> None:
+    """A file that was written."""
+    if json:
+        _print_json({what: str(path.resolve())})
+    else:
+        Console().print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
 def show_list(jobs: Sequence[Job], states: Sequence[str | None], *, json: bool) -> None:
@@ -177,7 +186,7 @@ def show_results(result: Result, home: Path, *, json: bool) -> None:
 def show_functions(functions: Sequence[Function], *, json: bool) -> None:
     """The built-in functions and their params."""
     if json:
-        _print_json({"functions": [objects.of_function(function) for function in functions]})
+        _print_json({"functions": [function.described() for function in functions]})
         return
     table = Table(show_lines=True)
     for column in ("function", "version", "params", "what it does"):

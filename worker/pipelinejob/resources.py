@@ -81,7 +81,7 @@ def resource(job: Job, rows: Rows | None = None, shards: Shards | None = None, t
 
 def _status(job: Job, rows: Rows, shards: Shards | None, top: Sequence[TopFailure] | None) -> dict[str, Any]:
     stored = job.status
-    if shards is None and stored.get("phase") == job.phase and stored.get("rows") == rows.model_dump():
+    if shards is None and stored.get("phase") == job.phase and stored.get("rows") == rows.counts():
         return stored
     shards = shards or (Shards(**stored["shards"]) if "shards" in stored else Shards())
     top = [TopFailure(**one) for one in stored.get("topFailures", [])] if top is None else top

@@ -147,9 +147,9 @@ class LocalJobs:
             folder: where files of its functions are looked up from.
             whole: read all rows for exact numbers, not the first 10,000.
         """
-        from pipelinejob import preview  # noqa: PLC0415 - pandas, which nothing else here needs, takes half a second to load
+        from pipelinejob import dry_run  # noqa: PLC0415 - pandas, which nothing else here needs, takes half a second to load
 
-        return preview.plan(self._request(job, folder), whole=whole)
+        return dry_run.plan(self._request(job, folder), whole=whole)
 
     # Changes.
 
@@ -323,7 +323,7 @@ class LocalJobs:
             self.store.update_job(job.uid, phase=Phase.FAILED, reason=reason, message=message)
 
     def _request(self, job: PipelineJob, folder: Path) -> planning.Request:
-        return planning.Request(job, jobfile.resolve(job, folder), self._data, self._outputs, self._home)
+        return planning.Request(job, jobfile.resolve(job, folder, root=self._data), self._data, self._outputs, self._home)
 
     def _merged(self, job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
         spec = {**job.spec, **changes}

@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelinejob import faults
+from pipelinejob import faults, reuse, sandbox
 from pipelinejob.batch import Task
-from pipelinejob.commit import OutputFolder, RoundClosedError, claim_output, move_away, read_owner
+from pipelinejob.commit import OURS, OutputFolder, RoundClosedError, claim_output, move_away, read_owner, take_over
 from pipelinejob.committer import Committer
 from pipelinejob.finalize import finalize
 from pipelinejob.reasons import JobError, JobReason
@@ -27,10 +27,11 @@ from pipelinejob.stopping import Stop
 from pipelinejob.storage import Storage, is_file
 from pipelinejob.store import Job, ShardRow, Store
 from pipelinejob.store.ledger import batches_of
-from pipelinejob.workers import MAX_BACKLOG, Workers, without_credentials
+from pipelinejob.workers import MAX_BACKLOG, Workers
 
 if TYPE_CHECKING:
     from pipelinejob.model import PipelineJob
+    from pipelinejob.plan import CsvIndex
     from pipelinejob.planning import Request
 
 Say = Callable[[str], None]
@@ -64,12 +65,37 @@ def plan(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> None
     csv, _, output = planning.inspect(request)
     moved = None
     if request.job.spec.mode == "run":
-        moved = _take_output(store, job, request, output)
+        moved = _take_output(store, job, output)
         faults.point("claimed")
     store.close()  # not needed for as long as the CSV takes
     index = planning.scan(request, csv)
-    planning.save_plan(store, uid, request.job.spec, index, functions=request.functions, moved=moved)
+    report = _report(job, request, csv, index) if request.job.spec.mode == "plan" else None
+    planning.save_plan(store, uid, request.job.spec, index, functions=request.functions, moved=moved, report=report)
     say(f"planned job {job.name}: {index.rows} rows, {store.get_job(uid).input_digest}")
+
+
+def _report(job: Job, request: Request, csv: Path, index: CsvIndex) -> dict[str, Any]:
+    """What is to be expected of a job that is only planned: counts by a look at its first rows, the time by running a few of them."""
+    from pipelinejob import preview, sample  # noqa: PLC0415 - see plan()
+    from pipelinejob.model import PlanReport  # noqa: PLC0415
+
+    seen = preview.look(csv, request.job, index, whole=False)
+    wanted = {"job": _document(job), "functions": request.functions, "dataRoot": str(request.data_root)}
+    rows, estimate = 0, None
+    with suppress(subprocess.SubprocessError, ValueError):  # a function that ends its process: the run will tell
+        ran = _without_credentials("from pipelinejob.sample import main; main()", json.dumps(wanted), request.data_root, sample.PATIENCE)
+        rows, seconds = json.loads(ran)
+        processes = request.job.spec.parallelism * int(os.environ.get("PIPELINEJOB_CHILDREN", "1"))
+        estimate = round(seen.share * index.rows * seconds / processes, 1)
+    return PlanReport(
+        rows=seen.rows,
+        matching=seen.matching,
+        filtered=seen.filtered,
+        malformed=seen.malformed,
+        exact=seen.exact,
+        sampled=rows,
+        estimated_seconds=estimate,
+    ).model_dump(by_alias=True)
 
 
 def _plan_redrive(store: Store, job: Job, request: Request, say: Say) -> None:
@@ -93,41 +119,75 @@ def _request(job: Job, root: Path) -> Request:
     from pipelinejob import model  # noqa: PLC0415 - see plan()
     from pipelinejob.planning import Request  # noqa: PLC0415
 
+    document = model.parse(_document(job))
+    functions = _resolve(document, job.functions, root)
+    return Request(document, functions, root, root, home=root, claim=_claim_of(job.spec))
+
+
+def _document(job: Job) -> dict[str, Any]:
+    from pipelinejob import model  # noqa: PLC0415 - see plan()
+
     metadata = {"name": job.name, "namespace": job.namespace}
-    document = model.parse({"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": job.spec})
-    claim = document.spec.data.persistent_volume_claim.claim_name if document.spec.data else None
-    functions = _resolve(document)
-    return Request(document, functions, root, root, home=root, claim=f"the claim {claim!r}" if claim else "the claim")
+    return {"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": job.spec}
 
 
-def _resolve(job: PipelineJob) -> list[dict[str, Any]]:
-    """The functions as they will run; modules of users are imported by a process that has no credentials."""
-    entries = [function.model_dump(by_alias=True) for function in job.spec.functions]
+def _without_credentials(code: str, given: str, root: Path, patience: float) -> bytes:
+    """What a process of users' code prints that gets `given` on its standard input."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        input=given.encode(),
+        stdout=subprocess.PIPE,
+        env={**sandbox.environment(), "PIPELINEJOB_DATA": str(root)},
+        timeout=patience,
+        check=True,
+    ).stdout
+
+
+def _resolve(job: PipelineJob, entered: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
+    """The functions as they will run; the code of users is loaded by a process that has no credentials.
+
+    Args:
+        job: what is to run.
+        entered: its functions as it was accepted with them: those of PipelineFunctions as they were then.
+        root: the data root, where what they require is installed.
+    """
+    from pipelinejob import packages  # noqa: PLC0415 - see plan()
+
+    entries = entered or [function.model_dump(by_alias=True) for function in job.spec.functions]
+    for index, entry in enumerate(entries):
+        if entry.get("requirements"):
+            try:
+                entry["packages"] = str(packages.install(entry["requirements"], root / packages.FOLDER))
+            except (ValueError, OSError) as error:
+                raise JobError(JobReason.INVALID_SPEC, f"spec.functions[{index}]: {error}") from None
     problems = [
-        (f"functions[{index}].file", f"{entry['file']!r} is not in the pods' image: build it in (spec.worker.image) and name its 'module'")
+        (f"functions[{index}].file", f"{entry['file']!r} is not in the pods' image: make it a PipelineFunction, or name its 'module' there")
         for index, entry in enumerate(entries)
         if entry["file"]
     ]
     if not problems:
         try:
-            ran = subprocess.run(
-                [sys.executable, "-P", "-c", "from pipelinejob.functions.resolve import main; main()"],
-                input=json.dumps(entries).encode(),
-                stdout=subprocess.PIPE,
-                env=without_credentials(),
-                timeout=MODULE_TIMEOUT,
-                check=True,
-            )
+            ran = _without_credentials("from pipelinejob.functions.resolve import main; main()", json.dumps(entries), root, MODULE_TIMEOUT)
         except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
             raise JobError(JobReason.INVALID_SPEC, f"spec.functions: their modules could not be imported: {error}") from None
-        resolved, problems = json.loads(ran.stdout)
+        resolved, problems = json.loads(ran)
     if problems:
         raise JobError(JobReason.INVALID_SPEC, "\n".join(f"spec.{field}: {message}" for field, message in problems))
     functions: list[dict[str, Any]] = resolved
     return functions
 
 
-def _take_output(store: Store, job: Job, request: Request, output: Path) -> str | None:
+def claim_late(store: Store, job: Job) -> None:
+    """Makes the output folder that of a job which was only planned, and is to run now; any pod may be the first.
+
+    Raises:
+        JobError: OutputConflict.
+    """
+    if (job.input or {}).get("unclaimed"):
+        _take_output(store, job, _data_root() / job.output)
+
+
+def _take_output(store: Store, job: Job, output: Path) -> str | None:
     """Makes the output folder this job's; returns where the output of a deleted job of its name was moved to, if any."""
     from pipelinejob.paths import make_folder  # noqa: PLC0415 - see plan()
     from pipelinejob.planning import check_empty  # noqa: PLC0415
@@ -139,13 +199,40 @@ def _take_output(store: Store, job: Job, request: Request, output: Path) -> str 
             f"spec.output.path: {job.output} overlaps the output of the job {other[0]!r} ({other[1]}): choose another folder",
         )
     check_empty(output)
-    make_folder(output, request.output_root, request.claim)
+    root, claim = _data_root(), _claim_of(job.spec)
+    make_folder(output, root, claim)
+    if (before := job.spec.get("incrementalOf")) is not None:
+        _take_results(job, output, before)
+        return None
     moved, owner = None, read_owner(output)
     if owner and _is_predecessor(store, job, owner):
         moved = move_away(output, owner["uid"])
-        make_folder(output, request.output_root, request.claim)
+        make_folder(output, root, claim)
     claim_output(output, {"uid": job.uid, "namespace": job.namespace, "name": job.name})
-    return str(moved.relative_to(request.output_root)) if moved else None
+    return str(moved.relative_to(root)) if moved else None
+
+
+def _claim_of(spec: Mapping[str, Any]) -> str:
+    """What people call the data root."""
+    name = ((spec.get("data") or {}).get("persistentVolumeClaim") or {}).get("claimName")
+    return f"the claim {name!r}" if name else "the claim"
+
+
+def _take_results(job: Job, output: Path, before: str) -> None:
+    """Makes the output of the job before an incremental one its own, with what is in it put aside."""
+    found = read_owner(output)
+    ours = {"uid": job.uid, "namespace": job.namespace, "name": job.name}
+    if found is None or (found["namespace"], found["name"]) not in ((job.namespace, before), (job.namespace, job.name)):
+        whose = f"belongs to {found['name']!r}" if found else "is gone"
+        raise JobError(JobReason.OUTPUT_CONFLICT, f"spec.incrementalOf: the output of {before!r}, {job.output}, {whose}: name that one")
+    if found["name"] == before and OutputFolder(output, found["uid"]).is_open():
+        raise JobError(
+            JobReason.OUTPUT_CONFLICT, f"spec.incrementalOf: the results of {before!r} were never written to the end: run it anew"
+        )
+    if not take_over(output, ours, found["uid"] if found["name"] == before else job.uid):
+        raise JobError(JobReason.OUTPUT_CONFLICT, f"spec.incrementalOf: the output of {before!r} is not its own any more")
+    faults.point("taken")
+    reuse.put_aside(output, output / OURS / reuse.FOLDER)
 
 
 def _is_predecessor(store: Store, job: Job, owner: Mapping[str, str]) -> bool:
@@ -163,6 +250,7 @@ def shard(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> Non
     job = _job(store, uid)
     round_number = int(os.environ["PIPELINEJOB_ROUND"])
     output = output_folder(job, _data_root())
+    claim_late(store, job)
     output.check_owner()
     folder = output.open_round(round_number)  # before the question, so that who closes the round closes this, too
     found = store.shard_at(uid, round_number, int(os.environ["JOB_COMPLETION_INDEX"]))
@@ -272,6 +360,7 @@ class _ShardRun:
             "spec": self._job.spec,
             "functions": self._job.functions,
             "records": str(self._output.records),
+            "previous": reuse.folder_for(self._job, self._output),
         }
 
     def _tasks(self) -> Iterator[Task]:
@@ -311,6 +400,7 @@ def finish(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> No
         return
     if (mine := int(os.environ.get("PIPELINEJOB_ROUND", job.round))) != job.round:
         raise StoppedError(f"round {mine} is over")  # a process that outlived its node must not close a later round
+    claim_late(store, job)
     finalize(store, job, output_folder(job, _data_root()))
     say(f"wrote the results of job {job.name}")
 

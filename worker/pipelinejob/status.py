@@ -30,6 +30,7 @@ def status_of(job: Job, rows: Rows, shards: Shards, top: Sequence[TopFailure]) -
         rows=rows,
         shards=shards,
         progress=f"{done}/{rows.total}",
+        plan=(job.input or {}).get("report"),
         rows_per_second=round(done / job.seconds, 1) if job.seconds > 0 else None,
         start_time=job.started_at,
         completion_time=job.ended_at,

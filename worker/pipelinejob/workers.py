@@ -18,12 +18,14 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from pipelinejob import costs, names
-from pipelinejob.batch import DECODE, ENCODE, Task
-from pipelinejob.child import IDLE, PARENT, Mark
+from pipelinejob import costs, names, sandbox
+from pipelinejob.batch import DECODE, ENCODE, SEVERAL, Task
+from pipelinejob.child import IDLE, Mark
 from pipelinejob.commit import RoundClosedError
 from pipelinejob.deaths import DEATHS_OF_A_ROW, Deaths, doom_of, read_deaths, set_aside
 from pipelinejob.reasons import JobError, JobReason, RowReason
@@ -40,26 +42,21 @@ _NOT_READY = (
 MAX_BACKLOG = 40  # finished batches that may wait for the database before no new one is started
 # glibc gives the memory of each large picture back and asks for it anew: 1 ms of page faults a photograph.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
-_SECRETS = ("PIPELINEJOB_DATABASE_URL", "PGPASSWORD", "PGPASSFILE", "PGUSER", "PGHOST", "PGSERVICE", "PGSERVICEFILE")
+MAX_PRINTED = 64 << 10  # bytes that are kept of what is printed during a batch
 
 
 class HopelessError(JobError):
     """The work cannot be done, however often it is tried: a function that cannot be loaded, a mistake of ours."""
 
 
-def without_credentials() -> dict[str, str]:
-    """Our environment as processes may see it that run users' code."""
-    return {key: value for key, value in os.environ.items() if key not in _SECRETS}
-
-
 class Child:
     """One process that runs rows, with the batches it has in hand."""
 
-    def __init__(self, job: Mapping[str, Any], round_folder: Path, marks: Path, log: IO[bytes] | None, lock: int | None) -> None:
+    def __init__(self, job: Mapping[str, Any], round_folder: Path, marks: Path, lock: int | None) -> None:
         attempt = uuid.uuid4().hex
         self.folder, self._mark_path = round_folder / attempt, marks / attempt
-        environment = without_credentials()
-        environment[PARENT] = str(os.getpid())
+        environment = sandbox.environment()
+        environment[sandbox.PARENT] = str(os.getpid())
         environment["PYTHONUTF8"] = "1"  # file names are UTF-8 whatever the locale is
         for name, value in MALLOC.items():
             environment.setdefault(name, value)
@@ -67,13 +64,16 @@ class Child:
             [sys.executable, "-P", "-m", "pipelinejob.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=subprocess.PIPE,
             env=environment,
+            process_group=0,
             pass_fds=() if lock is None else (lock,),  # a new run of the job waits until this process has ended, too
         )
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self._input, self.output = self.process.stdin, self.process.stdout
+        assert self.process.stdin is not None and self.process.stdout is not None and self.process.stderr is not None
+        self._input, self.output, self.printed = self.process.stdin, self.process.stdout, self.process.stderr
         os.set_blocking(self.output.fileno(), False)
+        os.set_blocking(self.printed.fileno(), False)
+        self.unkept, self._kept = 0, 0  # bytes printed during this batch
         self.tasks: deque[Task] = deque()
         self._rest = b""
         self._mark: Mark | None = None
@@ -95,6 +95,23 @@ class Child:
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [json.loads(line) for line in lines], not data
 
+    def prints(self) -> bytes:
+        """What it has printed since the last call, as far as it is kept."""
+        try:
+            data = os.read(self.printed.fileno(), 1 << 20)
+        except BlockingIOError:
+            return b""
+        kept = data[: MAX_PRINTED - self._kept]
+        self._kept += len(kept)
+        self.unkept += len(data) - len(kept)
+        return kept
+
+    def keep_again(self) -> bytes:
+        """A new batch: what it prints is kept again; returns a line about what was not."""
+        line = f"... {self.unkept} bytes more were printed, and are not kept\n".encode() if self.unkept else b""
+        self.unkept = self._kept = 0
+        return line
+
     def at(self) -> tuple[int, int, float]:
         """(row or IDLE, position of the function, when it began), as last noted by the child."""
         if self._mark is None:
@@ -111,15 +128,22 @@ class Child:
         except subprocess.TimeoutExpired:
             return
 
+    def kill(self) -> None:
+        """Kills it with all that it has forked."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+
     def end(self) -> None:
         """Kills it, if it still runs, and frees what it held."""
-        self.process.kill()
+        self.kill()
         self.process.wait()
         try:
             self._input.close()
         except BrokenPipeError:
             self._input = self.output
         self.output.close()
+        self.printed.close()
 
     def dismiss(self) -> None:
         """Ends it by our own will: no row is to blame."""
@@ -164,7 +188,7 @@ class Workers:
         finished: Callable[[Task, Path, int], None],
         say: Callable[[str], None],
     ) -> None:
-        self._job: Mapping[str, Any] = {**job, "memory": costs.memory_of_each(count)}
+        self._job: Mapping[str, Any] = {**job, "memory": costs.memory_of_each(count), "share": sandbox.share_of_each(count)}
         self._start_timeout = seconds_from(START_TIMEOUT, 600.0)
         self._round_folder, self._marks, self._whole, self._count, self._timeouts = round_folder, marks, whole, count, timeouts
         self._log_path, self._lock, self._finished, self._say = log, lock, finished, say
@@ -219,14 +243,16 @@ class Workers:
             if may_take and not any(child.tasks for child in self._children) and self._nothing_left(tasks):
                 return
             for key, _ in self._selector.select(timeout=0.2):
-                self._hear(key.data)
+                if not key.fileobj.closed:  # type: ignore[union-attr]  # a child may have ended at what was heard just before
+                    key.data()
             self._kill_overrunning()
             self._end_surplus()
 
     def stop(self) -> None:
         """Kills all processes."""
         for child in self._children:
-            self._selector.unregister(child.output)
+            self._take_prints(child)
+            self._forget(child)
             child.dismiss()
         self._children.clear()
         self._selector.close()
@@ -257,18 +283,30 @@ class Workers:
         self._again.append(task)
         return False
 
-    def _hear(self, child: Child) -> None:
+    def _take_prints(self, child: Child) -> None:
+        """Puts what a child prints to the log."""
+        while data := child.prints():
+            self._write_log(data)
+
+    def _write_log(self, data: bytes) -> None:
+        log = self._log or sys.stderr.buffer
+        log.write(data)
+        log.flush()
+
+    def _hear(self, child: Child, *, is_dead: bool = False) -> None:
         answers, ended = child.answers()
         for answer in answers:
             if "done" in answer:
                 task = child.tasks.popleft()
                 self._deaths_in_a_row = 0
+                self._take_prints(child)
+                self._write_log(child.keep_again())
                 self._finished(task, child.folder / names.folder(task.first_row), answer["failed"])
             elif "ready" in answer:
                 child.ready = True
             else:
                 raise self._failure(answer)
-        if ended:
+        if ended or is_dead:
             self._replace(child)
 
     def _failure(self, answer: Mapping[str, Any]) -> Exception:
@@ -291,7 +329,9 @@ class Workers:
     def _replace(self, child: Child) -> None:
         """A child has died: finds the row it was at, and starts another that runs its batches."""
         row, position, _ = child.at()
-        self._selector.unregister(child.output)
+        self._take_prints(child)
+        self._write_log(child.keep_again())
+        self._forget(child)
         self._children.remove(child)
         child.await_end()
         child.end()
@@ -302,7 +342,10 @@ class Workers:
                 f"worker processes keep dying ({_how_it_ended(child)}): {self._last_log_line()}",
             )
         tasks = list(child.tasks)
-        if row != IDLE and tasks and tasks[0].first_row <= row < tasks[0].first_row + tasks[0].rows:
+        if tasks and position >= SEVERAL:  # which of them it was, the next death tells
+            tasks[0] = tasks[0]._replace(singly=True)
+            self._deaths_in_a_row = 0
+        elif row != IDLE and tasks and tasks[0].first_row <= row < tasks[0].first_row + tasks[0].rows:
             times = self._deaths[row].times + 1 if row in self._deaths else 1
             self._deaths[row] = Deaths(times, position)
             self._deaths_in_a_row = min(self._deaths_in_a_row, times)
@@ -310,7 +353,7 @@ class Workers:
             if doom:
                 tasks[0] = tasks[0]._replace(doomed={**tasks[0].doomed, str(row): doom})
                 self._deaths_in_a_row = 0
-        where = f"row {row}" if row != IDLE else "its start"
+        where = "its start" if row == IDLE else f"row {row}" if position < SEVERAL else f"row {row} or one after it"
         self._say(f"a worker process died at {where} ({child.overran or _how_it_ended(child)}): its batch runs again in another")
         self._again.extendleft(reversed(tasks))
         if len(self._children) < self._most:
@@ -334,29 +377,37 @@ class Workers:
 
     def _end_surplus(self) -> None:
         for child in [child for child in self._children[self._most :] if not child.tasks]:
-            self._selector.unregister(child.output)
+            self._forget(child)
             self._children.remove(child)
             child.dismiss()
 
     def _kill_overrunning(self) -> None:
-        for child in self._children:
+        for child in list(self._children):
+            if child.process.poll() is not None:  # a process that it has forked may hold its pipes open
+                self._hear(child, is_dead=True)
+                continue
             if not child.ready and time.monotonic() - child.started_at > self._start_timeout:
                 raise HopelessError(JobReason.SHARDS_FAILED, _NOT_READY.format(self._start_timeout))
             row, position, began = child.at()
             if row == IDLE or child.overran is not None:
                 continue
-            limit = self._timeouts[position] if position >= 0 else STEP_TIMEOUT
+            limit = self._timeouts[position % SEVERAL] if position >= 0 else STEP_TIMEOUT
             if time.monotonic() - began <= limit:
                 continue
             what = {DECODE: "reading the image", ENCODE: "writing the image"}.get(position, "the function")
             child.overran = f"{what} took longer than {limit:g} s"
-            child.process.kill()
+            child.kill()
 
     def _start_child(self) -> None:
-        child = Child(self._job, self._round_folder, self._marks, self._log, self._lock)
+        child = Child(self._job, self._round_folder, self._marks, self._lock)
         self._children.append(child)
         self._attempts.append(child.folder)
-        self._selector.register(child.output, selectors.EVENT_READ, child)
+        self._selector.register(child.output, selectors.EVENT_READ, partial(self._hear, child))
+        self._selector.register(child.printed, selectors.EVENT_READ, partial(self._take_prints, child))
+
+    def _forget(self, child: Child) -> None:
+        self._selector.unregister(child.output)
+        self._selector.unregister(child.printed)
 
     def _last_log_line(self) -> str:
         if self._log_path is None:
@@ -370,6 +421,8 @@ class Workers:
 
 def _how_it_ended(child: Child) -> str:
     code = child.process.returncode
+    if code == sandbox.OUT_OF_MEMORY:
+        return "the process was refused memory beyond its share: give the workers more, or have fewer of them"
     if code is not None and code < 0:
         return f"the process died with signal {-code} ({signal.strsignal(-code)})"
     return f"the process ended with exit code {code}"

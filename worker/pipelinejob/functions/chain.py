@@ -19,6 +19,8 @@ from pipelinejob.reasons import RowFailure, RowReason
 # Below this many pixels a full decode takes less than 0.3 ms, and working out a scale is not worth its time.
 _WORTH_SCALING = 256 * 256
 
+BATCH_SIZE = 32  # rows in one call of a function that takes lists, unless it says otherwise
+
 _NO_IMAGE = "needs an image, and this row has none"
 
 
@@ -30,10 +32,19 @@ class Outcome(NamedTuple):
     skipped: bool
 
 
+class Going(NamedTuple):
+    """A row that goes into the chain: its picture (see Chain.run), its source cells by column, and its id."""
+
+    image: Image.Image | None
+    row: Mapping[str, str]
+    id: str
+
+
 class _Step(NamedTuple):
     position: int
     function: Function
     call: Callable[..., Any]  # the function with its parameters
+    at_once: int  # rows in one call
 
 
 class _Picture:
@@ -73,7 +84,19 @@ class _Picture:
             self._window = result
 
 
-def _unobserved(position: int) -> None:
+class _OnTheWay:
+    """A row in the chain: what it has become so far."""
+
+    def __init__(self, going: Going) -> None:
+        self.picture, self.row, self.id = _Picture(going.image), going.row, going.id
+        self.columns: list[tuple[int, str, dict[str, object]]] = []
+        self.end: Outcome | RowFailure | None = None
+
+
+At = Callable[[int, int, int], None]
+
+
+def _unobserved(first: int, count: int, position: int) -> None:
     """The default for `at`: nobody wants to know."""
 
 
@@ -91,7 +114,8 @@ class Chain:
     def __init__(self, functions: Sequence[Mapping[str, Any]], *, seed: int) -> None:
         self._seed = seed
         loaded = [(load(entry), entry.get("params") or {}) for entry in functions]
-        self._steps = tuple(_Step(at, function, function.bind(params)) for at, (function, params) in enumerate(loaded))
+        bound = [(function, function.bind(params)) for function, params in loaded]
+        self._steps = tuple(_Step(at, function, call, _at_once(function, call)) for at, (function, call) in enumerate(bound))
 
     @property
     def is_geometry(self) -> bool:
@@ -137,7 +161,12 @@ class Chain:
             window = result
         return None
 
-    def run(self, image: Image.Image | None, row: Mapping[str, str], id: str, at: Callable[[int], None] = _unobserved) -> Outcome:
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows a function takes in one call at most; 1 when all take one."""
+        return max((step.at_once for step in self._steps), default=1)
+
+    def run(self, image: Image.Image | None, row: Mapping[str, str], id: str, at: Callable[[int], None] | None = None) -> Outcome:
         """Run the functions over one row.
 
         Args:
@@ -149,21 +178,68 @@ class Chain:
         Raises:
             RowFailure: FunctionError, naming the function, whatever it raised; SystemExit included.
         """
-        picture = _Picture(image)
-        columns: list[tuple[int, str, dict[str, object]]] = []
+        tell = _unobserved if at is None else lambda first, count, position: at(position)
+        (end,) = self.run_all([Going(image, row, id)], tell)
+        if isinstance(end, RowFailure):
+            raise end
+        return end
+
+    def run_all(self, rows: Sequence[Going], at: At = _unobserved) -> list[Outcome | RowFailure]:
+        """Run the functions over rows, each function over all of them before the next.
+
+        Args:
+            rows: in any number; a function that takes many gets as many as it takes at once.
+            at: called with (index of the first row, number of rows, the function's position) before each call.
+
+        Returns:
+            What became of each row, in their order.
+        """
+        going = [_OnTheWay(row) for row in rows]
         for step in self._steps:
-            at(step.position)
+            left = [(index, row) for index, row in enumerate(going) if row.end is None]
+            for start in range(0, len(left), step.at_once):
+                some = left[start : start + step.at_once]
+                if len(some) > 1:
+                    at(some[0][0], len(some), step.position)
+                    if self._apply_to_all(step, [row for _, row in some]):
+                        continue
+                for index, row in some:
+                    at(index, 1, step.position)
+                    self._apply_to(step, row)
+        return [row.end or Outcome(row.picture.pixels(), tuple(row.columns), False) for row in going]
+
+    def _apply_to(self, step: _Step, row: _OnTheWay) -> None:
+        """Run one function over one row."""
+        try:
+            found = self._apply(step, row.picture, row.row, row.id)
+            self._note(step, row, found)
+        except BaseException as error:
+            row.end = _failure(step, error)
+
+    def _apply_to_all(self, step: _Step, rows: list[_OnTheWay]) -> bool:
+        """Run one function over many rows at once; False when it could not do them together, and each is to be run by itself."""
+        try:
+            results = step.call([row.picture.pixels() for row in rows], [dict(row.row) for row in rows])
+        except BaseException:  # of which row, only each by itself can tell
+            return False
+        if not isinstance(results, list) or len(results) != len(rows):
+            return False
+        for row, result in zip(rows, results, strict=True):
             try:
-                found = self._apply(step, picture, row, id)
-                if step is self._steps[-1]:
-                    picture.pixels()
+                self._note(step, row, _taken(result, row.picture))
             except BaseException as error:
-                raise RowFailure(RowReason.FUNCTION_ERROR, told(error), step.function.name) from error
-            if found is None:
-                return Outcome(None, (), True)
-            if found:
-                columns.append((step.position, step.function.name, found))
-        return Outcome(picture.pixels(), tuple(columns), False)
+                row.end = _failure(step, error)
+        return True
+
+    def _note(self, step: _Step, row: _OnTheWay, found: dict[str, object] | None) -> None:
+        """Notes what a function returned for a row: columns, or None for "skip this row"."""
+        if found is None:
+            row.end = Outcome(None, (), True)
+            return
+        if step is self._steps[-1]:
+            row.picture.pixels()  # what is left to be cut is this function's
+        if found:
+            row.columns.append((step.position, step.function.name, found))
 
     def _geometry(self, step: _Step, window: Window, id: str) -> Window | Resample:
         draws = (Draws(self._seed, id, step.position),) if step.function.random else ()
@@ -181,15 +257,41 @@ class Chain:
             return dict(step.call(picture.image()))
         else:
             # A copy of the row: what a function does to it must not reach metadata.csv.
-            result = step.call(picture.pixels(), dict(row))
-            if result is None:
-                return None
-            image, found = _unpacked(result)
-            if image is not None:
-                image.load()  # one opened from a file may be broken: then it is this function's error
-                picture.put(plain(image))
-            return {_column_name(name): _column_value(name, value) for name, value in found.items()}
+            if not function.batched:
+                return _taken(step.call(picture.pixels(), dict(row)), picture)
+            results = step.call([picture.pixels()], [dict(row)])
+            if not isinstance(results, list) or len(results) != 1:
+                found = f"a list of {len(results)}" if isinstance(results, list) else type(results).__name__
+                raise FunctionFailure(f"returned {found} for a list of 1 row; expected a list with a result for each row")
+            return _taken(results[0], picture)
         return {}
+
+
+def _at_once(function: Function, call: Callable[..., Any]) -> int:
+    """As many as a function that takes lists says by its attribute batch_size."""
+    if not function.batched:
+        return 1
+    size = getattr(call, "batch_size", None) or getattr(function.call, "batch_size", None)
+    return size if isinstance(size, int) and size > 0 else BATCH_SIZE
+
+
+def _failure(step: _Step, error: BaseException) -> RowFailure:
+    failure = RowFailure(RowReason.FUNCTION_ERROR, told(error), step.function.name)
+    failure.__cause__ = error.with_traceback(None) if isinstance(error, MemoryError) else error  # which would hold what was too much
+    return failure
+
+
+def _taken(result: object, picture: _Picture) -> dict[str, object] | None:
+    """Puts the picture that a user's function returned for a row in its place; returns its columns, None for "skip this row"."""
+    if isinstance(result, Exception):  # of one row in a list
+        raise result
+    if result is None:
+        return None
+    image, found = _unpacked(result)
+    if image is not None:
+        image.load()  # one opened from a file may be broken: then it is this function's error
+        picture.put(plain(image))
+    return {_column_name(name): _column_value(name, value) for name, value in found.items()}
 
 
 def _unpacked(result: object) -> tuple[Image.Image | None, Mapping[object, object]]:

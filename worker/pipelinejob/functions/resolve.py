@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from pipelinejob.functions.loading import load
+from pipelinejob.functions.predict import DATA_ROOT
 
 
-def resolve_functions(entries: Sequence[Mapping[str, Any]], folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+def resolve_functions(
+    entries: Sequence[Mapping[str, Any]], folder: Path, root: Path | None = None
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Checks each entry of spec.functions and fills in what a run needs to know.
 
     Args:
         entries: as in the spec, {name, params, file, module, timeoutSeconds}.
         folder: the job file's folder, from where `file` is looked up.
+        root: the data root, where the files are that functions read, such as models; None: they are not looked at.
 
     Returns:
         The entries with `params` complete, `digest` and, for a file, `path`; and the problems as (field, message),
@@ -39,8 +43,15 @@ def resolve_functions(entries: Sequence[Mapping[str, Any]], folder: Path) -> tup
             continue
         checked = function.check(entry["params"])
         problems += [(f"{field}.params.{param}" if param else f"{field}.params", message) for param, message in checked]
-        if not problems:
-            resolved.append({**entry, **place, "params": function.resolve(entry["params"]), "digest": function.digest})
+        if problems:
+            continue
+        params = function.resolve(entry["params"])
+        try:
+            digest = function.digest if root is None else function.digest_with(params, root)
+        except ValueError as error:
+            problems.append((f"{field}.params", str(error)))
+            continue
+        resolved.append({**entry, **place, "params": params, "digest": digest})
     return resolved, problems
 
 
@@ -49,5 +60,17 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # users' code may print when it is loaded
     entries = json.load(sys.stdin)
-    json.dump(resolve_functions(entries, Path("/")), answers)
+    json.dump(resolve_functions(entries, Path("/"), Path(os.environ[DATA_ROOT])), answers)
     answers.close()
+
+
+def check_files(functions: Sequence[Mapping[str, Any]], root: Path) -> None:
+    """Makes sure that the files which functions read are those that the job was planned with, and says where they are from now on.
+
+    Raises:
+        ValueError: one was changed, or is gone.
+    """
+    os.environ[DATA_ROOT] = str(root)
+    for entry in functions:
+        if "+" in (digest := str(entry.get("digest", ""))) and load(entry).digest_with(entry["params"], root) != digest:
+            raise ValueError(f"{entry['name']}: its model was changed since the job was planned: put it back, or make a new job")

@@ -46,6 +46,7 @@ class Job(NamedTuple):
     rows_filtered: int
     rows_skipped: int
     rows_failed: int
+    rows_reused: int
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -61,7 +62,8 @@ class Job(NamedTuple):
     @property
     def rows(self) -> Rows:
         """The counts; what is in no final state is pending."""
-        return _rows(self.rows_total, self.rows_succeeded, self.rows_filtered, self.rows_skipped, self.rows_failed)
+        reused = self.rows_reused if self.spec.get("incrementalOf") else None
+        return _rows(self.rows_total, self.rows_succeeded, self.rows_filtered, self.rows_skipped, self.rows_failed, reused)
 
     @property
     def ended_at(self) -> datetime | None:
@@ -534,6 +536,16 @@ class Store:
             yield from (BatchRow(**row) for row in page)
             last = page[-1]["first_row"]
 
+    def recorded_at(self, uid: str) -> list[tuple[float, int]]:
+        """(seconds since the start, rows) of the recorded batches, in the order in which they were; in at most 10,000 steps."""
+        rows = self._db.query(
+            "SELECT extract(epoch FROM max(recorded_at) - max(started_at))::float8 AS second, sum(rows)::bigint AS rows"
+            " FROM (SELECT recorded_at, started_at, rows, ntile(10000) OVER (ORDER BY recorded_at) AS part"
+            "       FROM pipelinejob.batches JOIN pipelinejob.jobs ON uid = job_uid WHERE job_uid = %s) b GROUP BY part ORDER BY part",
+            (uid,),
+        )
+        return [(max(0.0, row["second"] or 0.0), row["rows"]) for row in rows]
+
     def function_columns(self, uid: str) -> list[tuple[int, str, str]]:
         """(position, function, column) of everything that functions returned, by position, then by name."""
         rows = self._db.query("SELECT value FROM pipelinejob.function_columns_v1(%s)", (uid,))
@@ -620,15 +632,15 @@ def _shard_row(row: Mapping[str, Any]) -> ShardRow:
     return ShardRow(**{**row, "recorded": frozenset(row["recorded"])})
 
 
-def _counts(row: Mapping[str, int]) -> tuple[Rows, Shards]:
+def _counts(row: Mapping[str, Any]) -> tuple[Rows, Shards]:
     from pipelinejob.model import Shards  # noqa: PLC0415 - see above
 
-    rows = _rows(row["rows_total"], row["succeeded"], row["filtered"], row["skipped"], row["failed"])
+    rows = _rows(row["rows_total"], row["succeeded"], row["filtered"], row["skipped"], row["failed"], row["reused"])
     return rows, Shards(total=row["shards"], active=row["begun"], succeeded=row["finished"])
 
 
-def _rows(total: int, succeeded: int, filtered: int, skipped: int, failed: int) -> Rows:
+def _rows(total: int, succeeded: int, filtered: int, skipped: int, failed: int, reused: int | None = None) -> Rows:
     from pipelinejob.model import Rows  # noqa: PLC0415 - see above
 
     pending = total - succeeded - filtered - skipped - failed
-    return Rows(total=total, succeeded=succeeded, filtered=filtered, skipped=skipped, failed=failed, pending=pending)
+    return Rows(total=total, succeeded=succeeded, filtered=filtered, skipped=skipped, failed=failed, pending=pending, reused=reused)

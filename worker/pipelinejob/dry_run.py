@@ -1,0 +1,27 @@
+"""What a job would do, for programs that ask before they send it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pipelinejob import objects, planning, preview
+
+
+def plan(request: planning.Request, *, whole: bool) -> dict[str, Any]:
+    """What a job would do, as `pipelinejob plan --json` says it, with the first rows; nothing is written.
+
+    Args:
+        request: the job, and where its data is.
+        whole: read all rows for exact numbers, not the first 10,000.
+
+    Raises:
+        JobError: InvalidSpec, Input...
+    """
+    began = time.monotonic()
+    csv, _, _ = planning.inspect(request)
+    index = planning.scan(request, csv)
+    seen = preview.look(csv, request.job, index, whole=whole)
+    planned = objects.of_plan(request, index, planning.shard_count(request.job.spec, index.rows), seen, time.monotonic() - began)
+    first = [{"row": int(str(row)), "cells": dict(cells)} for row, cells in seen.first.iterrows()]
+    return {**planned, "first": first, "problems": seen.problems}
