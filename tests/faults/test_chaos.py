@@ -35,8 +35,8 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_a_short_chaos_run(tmp_path: Path, own_server: Server) -> None:
-    """The same as `make chaos CHAOS_SEED=5 CHAOS_ROWS=2000 CHAOS_PACE=0.4`, with slower rows and at most eight faults."""
-    data, undisturbed = prepare(tmp_path, 2000, own_server, SLOW)
+    """The same as `make chaos CHAOS_SEED=5 CHAOS_ROWS=4000 CHAOS_PACE=0.4`, with slower rows and at most eight faults."""
+    data, undisturbed = prepare(tmp_path, 4000, own_server, SLOW)
     with closing(Laptop(tmp_path / "run", data, own_server, "5", SLOW)) as world:
         outcome = run(world, "laptop", 5, undisturbed, pace=0.4, limit=90, say=print, most=8)
 
