@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Install what the project needs from the system on Debian and Ubuntu: git, make, and a Python that can make virtual environments.
 # Nothing missing: nothing is done and root is not needed. Safe to run again.
-#   system-packages.sh cluster    also what the tests' cluster is built and run with where neither Docker nor Podman is; Go is not among it
+#   system-packages.sh cluster    also a browser for the tests of the pages, and what the tests' cluster is built and run with where
+#                                 neither Docker nor Podman is; Go is not among it
 set -euo pipefail
 exec </dev/null
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,7 +27,12 @@ python_packages() {
 
 has_engine() { timeout 20 docker info >/dev/null 2>&1 || timeout 20 podman info >/dev/null 2>&1; }
 
+has_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+
 cluster=()
+if [ "${1:-}" = cluster ] && ! has_browser >/dev/null && grep -qs '^ID=debian' /etc/os-release; then # Ubuntu's is a snap
+    cluster+=(chromium)
+fi
 if [ "${1:-}" = cluster ] && ! has_engine; then
     for package in containernetworking-plugins libseccomp-dev pkg-config gcc libc6-dev buildah debootstrap nftables iproute2 openssl; do
         dpkg -s "$package" >/dev/null 2>&1 || cluster+=("$package")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -12,10 +11,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pipelinejob import __version__
 from pipelinejob.functions import BUILTINS
 from pipelinejob.reasons import Phase
-from pipelinejob_gateway import pages, result_routes, schemas, svc_ml
+from pipelinejob_gateway import dashboard, pages, result_pages, result_routes, schemas, svc_ml
 from pipelinejob_gateway.events import Feed
-from pipelinejob_gateway.parameters import LABEL, Backend, InNamespace, Limit, Name, Namespace, Part
-from pipelinejob_gateway.problems import Refused, add_handlers
+from pipelinejob_gateway.parameters import LABEL, Backend, InNamespace, Limit, Name, Namespace, Part, after_of, before
+from pipelinejob_gateway.problems import add_handlers
 from pipelinejob_gateway.schemas import answers
 
 router = APIRouter(prefix="/api/v1")
@@ -30,8 +29,8 @@ def list_jobs(
     limit: Limit = 50,
     after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
 ) -> JSONResponse:
-    page = jobs.page(namespace=namespace, phases=phase or (), name=name, before=_before(after), limit=limit)
-    return JSONResponse({"items": page.items, "next": page.after and f"{page.after[0].isoformat()}_{page.after[1]}"})
+    page = jobs.page(namespace=namespace, phases=phase or (), name=name, before=before(after), limit=limit)
+    return JSONResponse({"items": page.items, "next": after_of(page)})
 
 
 @router.post("/pipelinejobs", status_code=201, summary="Create a job", responses=answers(201, schemas.Job, 409, 415, 422, 503))
@@ -153,17 +152,21 @@ def events(
 
 
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
-def docs(request: Request) -> str:
+def docs(request: Request) -> HTMLResponse:
     return pages.reference(request.app.openapi(), "/api/v1/")
 
 
-def create_app(jobs_of: Any, feed: Feed, catalogue: svc_ml.Catalogue) -> FastAPI:
+def create_app(
+    jobs_of: Any, feed: Feed, catalogue: svc_ml.Catalogue, sign_in: Callable[[str], object] | None = None, *, in_cluster: bool = False
+) -> FastAPI:
     """The application.
 
     Args:
         jobs_of: request → the jobs that its caller may see.
         feed: the changes of jobs.
         catalogue: which catalogue the replaced system's endpoints ask.
+        sign_in: raises Refused for a token that is nobody's; None: nobody need sign in.
+        in_cluster: whether jobs name the claim with their data.
     """
     app = FastAPI(
         title="PipelineJob",
@@ -174,19 +177,12 @@ def create_app(jobs_of: Any, feed: Feed, catalogue: svc_ml.Catalogue) -> FastAPI
         redoc_url=None,
     )
     app.state.jobs_of, app.state.feed, app.state.catalogue = jobs_of, feed, catalogue
+    app.state.sign_in, app.state.in_cluster = sign_in, in_cluster
     app.include_router(router, tags=["PipelineJobs"])
     app.include_router(result_routes.router, tags=["Results"])
     app.include_router(svc_ml.router, tags=["The replaced system's endpoints"])
-
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    def start(request: Request) -> str:
-        try:
-            newest = jobs_of(request).page(limit=20).items
-        except Refused as error:
-            if error.status != 401:
-                raise
-            newest = None  # a browser brings no token
-        return pages.start(newest)
+    app.include_router(result_pages.router)
+    dashboard.add_pages(app)
 
     @app.get("/healthz", include_in_schema=False)
     def healthz() -> JSONResponse:
@@ -208,13 +204,3 @@ def _document_problems(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _before(after: str | None) -> tuple[datetime, str] | None:
-    if after is None:
-        return None
-    at, _, uid = after.rpartition("_")
-    try:
-        return datetime.fromisoformat(at).astimezone(UTC), str(UUID(uid))
-    except (ValueError, OverflowError):
-        raise Refused(422, "after: is not what a page before this one gave", "Invalid") from None

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from pipelinejob.resources import Output, Page
+from pipelinejob.insight import Insight
+from pipelinejob.resources import Event, Output, Page
 from pipelinejob.store import FailedRow
 
 
@@ -28,6 +29,10 @@ class Jobs(Protocol):
     def output(self, namespace: str, name: str) -> Output: ...
 
     def failures(self, namespace: str, name: str, *, reason: str | None = None, after: int = -1, limit: int = 100) -> list[FailedRow]: ...
+
+    def insight(self, namespace: str, name: str) -> Insight: ...
+
+    def events(self, namespace: str, name: str) -> list[Event]: ...
 
     def check_watch(self, namespace: str | None) -> None: ...
 

@@ -12,14 +12,15 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import psycopg2.extensions
 
-from pipelinejob import jobfile, model, planning
+from pipelinejob import insight, jobfile, model, planning
+from pipelinejob.insight import Insight
 from pipelinejob.model import MAX_NAME, MUTABLE, PipelineJob
 from pipelinejob.reasons import ENDS, JobError, JobReason
-from pipelinejob.resources import Output, Page, StateError, check_reasons
+from pipelinejob.resources import Event, Output, Page, Source, StateError, check_reasons
 from pipelinejob.store import Database, FailedRow, Store
 from pipelinejob_gateway.callers import GROUP, PLURAL, Caller, Callers
 from pipelinejob_gateway.kube import MERGE_PATCH, Kube
@@ -31,6 +32,7 @@ from pipelinejob_gateway.watched import VERSION, Watched, shown
 CONNECTIONS = 4  # to the database
 PATIENCE = 3.0  # seconds to wait for one of them, and for a database that is away, before an answer says so
 MOST_REDRIVES = 1_000
+MOST_EVENTS = 100
 
 
 class Cluster:
@@ -118,7 +120,7 @@ class ClusterJobs:
         path = (job.get("status") or {}).get("output")
         if not path:
             raise Refused(404, f"{name!r} has no results yet", "NotFound")
-        raise Elsewhere(reader, job["spec"]["data"]["persistentVolumeClaim"]["claimName"], path)
+        raise Elsewhere(reader, job["spec"]["data"]["persistentVolumeClaim"]["claimName"], path, Source.of(job["spec"]))
 
     def failures(self, namespace: str, name: str, *, reason: str | None = None, after: int = -1, limit: int = 100) -> list[FailedRow]:
         """At most `limit` failed rows behind the row `after`, in the order of the CSV."""
@@ -126,6 +128,28 @@ class ClusterJobs:
         uid = self.get(namespace, name)["metadata"]["uid"]
         with self._cluster.store() as store:
             return store.failures_page(uid, reason=reason, after=after, limit=limit)
+
+    def insight(self, namespace: str, name: str) -> Insight:
+        """How a job came to stand as it does, from the ledger."""
+        uid = self.get(namespace, name)["metadata"]["uid"]
+        with self._cluster.store() as store:
+            return insight.look(store, uid)
+
+    def events(self, namespace: str, name: str) -> list[Event]:
+        """The Events of a job, the newest first, as the caller may see them; none where they may not."""
+        query = urlencode({"fieldSelector": f"involvedObject.kind={model.KIND},involvedObject.name={name}", "limit": MOST_EVENTS})
+        try:
+            found = self._cluster.kube.call("GET", f"/api/v1/namespaces/{namespace}/events?{query}", token=self._caller.token)
+        except Refused as error:
+            if error.status != 403:
+                raise
+            return []
+        told = [
+            Event(at, one.get("type", ""), one.get("reason", ""), one.get("message", ""), one.get("count") or 1)
+            for one in found.get("items", [])
+            if (at := one.get("lastTimestamp") or one.get("eventTime") or one["metadata"]["creationTimestamp"])
+        ]
+        return sorted(told, reverse=True)
 
     def check_watch(self, namespace: str | None) -> None:
         """Refuses who may not hear of changes there."""

@@ -43,7 +43,7 @@ def serve_gateway(environment: Mapping[str, str]) -> None:
             raise Refused(401, "this page says nothing of jobs without a token", "Unauthorized", {"WWW-Authenticate": "Bearer"})
         return ClusterJobs(cluster, request.state.caller)
 
-    app = create_app(jobs_of, feed, Catalogue(kept, settings.namespace, data))
+    app = create_app(jobs_of, feed, Catalogue(kept, settings.namespace, data), cluster.callers.of, in_cluster=True)
     add_passing(app, settings.reader_token)
 
     @app.get("/readyz", include_in_schema=False)

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection
+from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipelinejob_gateway.problems import Refused, problem
+from pipelinejob_gateway.problems import Refused, is_page, problem
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 JSON_TYPES = ("application/json", "application/merge-patch+json")
 MAX_BODY = 1 << 20  # bytes; as Kubernetes takes of a resource
 PROBES = ("/healthz", "/readyz")
-OPEN = (*PROBES, "/", "/api/v1/openapi.json", "/api/v1/docs", "/api/v1/svc_ml/docs", "/api/v1/functions")  # what says nothing of jobs
+SIGN_IN = ("/login", "/static/")  # and what is below these
+OPEN = (*PROBES, *SIGN_IN, "/api/v1/openapi.json", "/api/v1/docs", "/api/v1/svc_ml/docs", "/api/v1/functions")  # what says nothing of jobs
+COOKIE = "pipelinejob-token"  # of who signed in with a browser, which sends it to us alone and from our pages alone
 _READS = ("GET", "HEAD", "OPTIONS")
 _WITH_BODY = ("POST", "PATCH")
 
@@ -35,7 +40,11 @@ class _Guard:
             try:
                 await self.check(scope, Headers(scope=scope))
             except Refused as error:
-                await problem(error.status, error.detail, error.reason, error.headers)(scope, receive, send)
+                answer: Response = problem(error.status, error.detail, error.reason, error.headers)
+                if error.status == 401 and is_page(scope):
+                    asked = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
+                    answer = RedirectResponse(f"/login?{urlencode({'next': asked})}", 303)
+                await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -61,7 +70,7 @@ class LocalGuard(_Guard):
         """The token or, without one, the Host; then the rest."""
         if self._token is None:
             check_host(headers, self._hosts)
-        else:
+        elif not scope["path"].startswith(SIGN_IN):
             check_token(headers, self._token)
         check_change(scope["method"], headers)
 
@@ -94,18 +103,21 @@ class ClusterGuard(_Guard):
     async def check(self, scope: Scope, headers: Headers) -> None:
         """Who asks; then the rest."""
         token = bearer(headers)
-        if token is None and scope["path"] not in OPEN:
+        if token is None and not (scope["path"] in OPEN or scope["path"].startswith(SIGN_IN)):
             detail = "this server wants a token that Kubernetes knows: send the header Authorization: Bearer <token>"
             raise Refused(401, detail, "Unauthorized", {"WWW-Authenticate": "Bearer"})
-        caller = None if token is None or scope["path"] in PROBES else await run_in_threadpool(self._of, token)
+        unasked = scope["path"] in PROBES or scope["path"].startswith(SIGN_IN)  # a token that has expired must not bar the way to a new one
+        caller = None if token is None or unasked else await run_in_threadpool(self._of, token)
         scope.setdefault("state", {})["caller"] = caller
         check_change(scope["method"], headers)
 
 
 def bearer(headers: Headers) -> str | None:
-    """The bearer token of a request, if it has one."""
+    """The token of a request, if it has one: a program's in its header, a browser's in its cookie."""
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    return given.strip() or None if scheme.lower() == "bearer" else None
+    if scheme.lower() == "bearer":
+        return given.strip() or None
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE) or None
 
 
 def check_token(headers: Headers, token: str) -> None:
@@ -114,7 +126,16 @@ def check_token(headers: Headers, token: str) -> None:
     Raises:
         Refused: 401.
     """
-    if not secrets.compare_digest((bearer(headers) or "").encode(), token.encode()):
+    check_given(bearer(headers) or "", token)
+
+
+def check_given(given: str, token: str) -> None:
+    """Refuses what is not the token.
+
+    Raises:
+        Refused: 401.
+    """
+    if not secrets.compare_digest(given.encode(), token.encode()):
         detail = "this server wants its token: send the header Authorization: Bearer <token>"
         raise Refused(401, detail, headers={"WWW-Authenticate": "Bearer"})
 

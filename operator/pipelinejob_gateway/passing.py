@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
@@ -9,12 +10,14 @@ import httpx
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
+from pipelinejob.resources import Source
 from pipelinejob_gateway.problems import problem
 
 OUTPUT = "X-PipelineJob-Output"  # claim/path of the output folder; only the gateway says it, and only to a reader that knows its token
+SOURCE = "X-PipelineJob-Source"  # how rows find their images, as JSON
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 AT_ONCE = 200
-_ANSWERED = ("content-type", "content-length", "content-disposition", "content-security-policy", "x-content-type-options")
+_ANSWERED = ("content-type", "content-length", "content-disposition", "content-security-policy", "x-content-type-options", "cache-control")
 
 
 class Elsewhere(Exception):
@@ -24,11 +27,12 @@ class Elsewhere(Exception):
         url: of the reader.
         claim: the claim that they are on.
         path: their folder there.
+        source: how rows find their images.
     """
 
-    def __init__(self, url: str, claim: str, path: str) -> None:
+    def __init__(self, url: str, claim: str, path: str, source: Source) -> None:
         super().__init__(url)
-        self.url, self.claim, self.path = url, claim, path
+        self.url, self.claim, self.path, self.source = url, claim, path, source
 
 
 def add_passing(app: FastAPI, token: str) -> None:
@@ -40,7 +44,8 @@ def add_passing(app: FastAPI, token: str) -> None:
         raw: bytes = request.scope["raw_path"]
         query: bytes = request.scope["query_string"]
         url = httpx.URL(error.url).copy_with(raw_path=raw + (b"?" + query if query else b""))
-        headers = {"Authorization": f"Bearer {token}", OUTPUT: quote(f"{error.claim}/{error.path}"), "Accept-Encoding": "identity"}
+        headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity", "Accept": request.headers.get("accept", "*/*")}
+        headers |= {OUTPUT: quote(f"{error.claim}/{error.path}"), SOURCE: quote(json.dumps(error.source))}
         try:
             answer = await client.send(client.build_request("GET", url, headers=headers), stream=True)
         except httpx.HTTPError as failure:

@@ -7,13 +7,16 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from pipelinejob.admission import JobExistsError
 from pipelinejob.model import field_path
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.resources import NoJobError, StateError
+from pipelinejob_gateway.pages import render
 
 MEDIA_TYPE = "application/problem+json"
 _STATUS = {
@@ -51,33 +54,45 @@ def problem(status: int, detail: str, reason: str | None = None, headers: dict[s
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 
+def is_page(scope: Scope) -> bool:
+    """Whether a person's browser asks for a page, not a program for an answer."""
+    return scope["method"] == "GET" and not scope["path"].startswith("/api/") and "text/html" in Headers(scope=scope).get("accept", "")
+
+
+def _answer(request: Request, status: int, detail: str, reason: str | None = None, headers: dict[str, str] | None = None) -> Response:
+    """A problem, as a page for a person."""
+    if is_page(request.scope):
+        return render("error.html", status, title=reason or HTTPStatus(status).phrase, detail=detail, status=status)
+    return problem(status, detail, reason, headers)
+
+
 def add_handlers(app: FastAPI) -> None:
     """Turns every error of the application into a problem."""
 
     @app.exception_handler(Refused)
-    def refused(_: Request, error: Refused) -> JSONResponse:
-        return problem(error.status, error.detail, error.reason, error.headers)
+    def refused(request: Request, error: Refused) -> Response:
+        return _answer(request, error.status, error.detail, error.reason, error.headers)
 
     @app.exception_handler(JobError)
-    def job_error(_: Request, error: JobError) -> JSONResponse:
+    def job_error(request: Request, error: JobError) -> Response:
         if isinstance(error, NoJobError):
-            return problem(404, error.message, "NotFound")
+            return _answer(request, 404, error.message, "NotFound")
         if isinstance(error, JobExistsError):
-            return problem(409, error.message, "AlreadyExists")
+            return _answer(request, 409, error.message, "AlreadyExists")
         if isinstance(error, StateError):
-            return problem(409, error.message, "Conflict")
+            return _answer(request, 409, error.message, "Conflict")
         headers = {"Retry-After": "5"} if error.reason is JobReason.DATABASE_UNAVAILABLE else None
-        return problem(_STATUS.get(error.reason, 409), error.message, error.reason, headers)
+        return _answer(request, _STATUS.get(error.reason, 409), error.message, error.reason, headers)
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    def invalid(request: Request, error: RequestValidationError) -> Response:
         lines = [f"{field_path(tuple(item['loc']))}: {item['msg']}" for item in error.errors()]
-        return problem(422, "\n".join(lines), "Invalid")
+        return _answer(request, 422, "\n".join(lines), "Invalid")
 
     @app.exception_handler(HTTPException)
-    def http(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+    def http(request: Request, error: HTTPException) -> Response:
+        return _answer(request, error.status_code, str(error.detail), headers=dict(error.headers or {}))
 
     @app.exception_handler(Exception)
-    def bug(_: Request, error: Exception) -> JSONResponse:
-        return problem(500, f"unexpected {type(error).__name__}: please report this; the server's log has more")
+    def bug(request: Request, error: Exception) -> Response:
+        return _answer(request, 500, f"unexpected {type(error).__name__}: please report this; the server's log has more")

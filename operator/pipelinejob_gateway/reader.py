@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -9,10 +10,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from pipelinejob.resources import Output
-from pipelinejob_gateway import result_routes
+from pipelinejob.resources import Output, Source
+from pipelinejob_gateway import result_pages, result_routes
 from pipelinejob_gateway.guard import TokenGuard
-from pipelinejob_gateway.passing import OUTPUT
+from pipelinejob_gateway.passing import OUTPUT, SOURCE
 from pipelinejob_gateway.problems import Refused, add_handlers
 
 
@@ -21,13 +22,14 @@ class _Folder:
 
     def __init__(self, data: Path, request: Request) -> None:
         self._data, self._named = data, unquote(request.headers.get(OUTPUT, ""))
+        self._source = unquote(request.headers.get(SOURCE, "[]"))
 
     def output(self, namespace: str, name: str) -> Output:
         claim, _, path = self._named.partition("/")
         if claim in ("", ".", "..") or not (self._data / claim).is_dir():
             detail = f"the claim {claim!r} is none of the reader's in {namespace!r}: add it to gateway.dataNamespaces of the chart"
             raise Refused(501, detail, "NoReader")
-        return Output(self._data / claim, path)
+        return Output(self._data / claim, path, self._data / claim, Source(*json.loads(self._source)))
 
 
 def create_reader(data: Path, token: str) -> ASGIApp:
@@ -40,6 +42,7 @@ def create_reader(data: Path, token: str) -> ASGIApp:
     app = FastAPI(title="PipelineJob reader", openapi_url=None)
     app.state.jobs_of = lambda request: _Folder(data, request)
     app.include_router(result_routes.router)
+    app.include_router(result_pages.router)
 
     @app.get("/healthz")
     def healthz() -> JSONResponse:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob_gateway.app import create_app
 from pipelinejob_gateway.events import Feed
-from pipelinejob_gateway.guard import LOOPBACK, LocalGuard
+from pipelinejob_gateway.guard import LOOPBACK, LocalGuard, check_given
 from pipelinejob_gateway.local import ServedJobs
 from pipelinejob_gateway.server import listen, run
 from pipelinejob_gateway.svc_ml import Catalogue
@@ -45,7 +46,8 @@ def serve(host: str, port: int, home: Path, data: Path, outputs: Path, database:
     listening = listen(host, port)
     jobs = ServedJobs(home, data, outputs, database, at_once)
     feed = Feed(jobs.outlines)
-    app = create_app(lambda _: jobs, feed, Catalogue(home / "svc_ml.json"))
+    sign_in = None if token is None else partial(check_given, token=token)
+    app = create_app(lambda _: jobs, feed, Catalogue(home / "svc_ml.json"), sign_in)
     guarded = LocalGuard(app, LOOPBACK, token)
     waiting = jobs.begin_waiting()
     shown = f"[{host}]" if ":" in host else host

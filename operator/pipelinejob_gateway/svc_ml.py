@@ -130,7 +130,7 @@ def result(jobs: Backend, kept: Kept, task_id: str) -> JSONResponse:
 
 
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
-def docs(request: Request) -> str:
+def docs(request: Request) -> HTMLResponse:
     return pages.reference(request.app.openapi(), router.prefix)
 
 

@@ -183,7 +183,9 @@ def test_everybody_sees_and_does_what_rbac_lets_them(front: Front, done: Pipelin
         for client in (nobody, wrong):
             answer = client.get(f"{JOBS}/done", params=at)
             assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
-        assert "done" not in nobody.get("/").text and nobody.get("/api/v1/docs").status_code == 200
+        assert nobody.get("/").status_code == 401 and nobody.get("/api/v1/docs").status_code == 200
+        page = nobody.get(f"/jobs/{namespace}/done", headers={"Accept": "text/html"})
+        assert (page.status_code, page.headers["location"]) == (303, f"/login?next=%2Fjobs%2F{namespace}%2Fdone")
         assert nobody.get("/api/v1/events").status_code == 401
 
     with front.client(editor) as client:  # a page that somehow has a token

@@ -24,4 +24,4 @@ def plan(request: planning.Request, *, whole: bool) -> dict[str, Any]:
     seen = preview.look(csv, request.job, index, whole=whole)
     planned = objects.of_plan(request, index, planning.shard_count(request.job.spec, index.rows), seen, time.monotonic() - began)
     first = [{"row": int(str(row)), "cells": dict(cells)} for row, cells in seen.first.iterrows()]
-    return {**planned, "first": first, "problems": seen.problems}
+    return {**planned, "columns": list(seen.columns), "first": first, "problems": seen.problems}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image, ImageOps
 
 from pipelinejob import contact_sheet
+from pipelinejob.insight import rates
 from pipelinejob.progress import duration
 from pipelinejob.reasons import RowReason
 from pipelinejob.report import WHAT_TO_DO
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 PICTURES, SIDE = 20, 160  # pixels
 EXAMPLES = 5  # of each reason
-BARS, FEWEST, SHORTEST = 60, 5, 2.0  # of the chart: at most, at least, seconds of one; batches are recorded about once a second
 _OUTCOMES = {"succeeded": "#2e7d32", "filtered": "#9e9e9e", "skipped": "#1976d2", "failed": "#c62828", "pending": "#f9a825"}
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
@@ -117,16 +117,13 @@ def _throughput(facts: Facts) -> Iterator[str]:
         return
     length, whole = facts.done[-1][0], sum(rows for _, rows in facts.done)
     told = f"{whole:,} rows in {duration(length)}: {whole / length:,.0f} rows/s"
-    count = min(BARS, int(length / SHORTEST))
-    if count < FEWEST:
+    bars = rates(facts.done)
+    if not bars:
         yield f"<h2>Throughput</h2><p>{told}.</p>"
         return
-    bars = [0.0] * count
-    for second, rows in facts.done:
-        bars[min(count - 1, int(second * count / length))] += rows * count / length
     most = max(bars)
     yield f"<h2>Throughput</h2><p>{told}, at most {most:,.0f}.</p>"
-    yield f'<svg viewBox="0 0 {count} 20" preserveAspectRatio="none" role="img" aria-label="Rows a second over {duration(length)}">'
+    yield f'<svg viewBox="0 0 {len(bars)} 20" preserveAspectRatio="none" role="img" aria-label="Rows a second over {duration(length)}">'
     for index, bar in enumerate(bars):
         height = 20 * bar / most
         yield f'<rect x="{index}" y="{20 - height:.2f}" width=".9" height="{height:.2f}" fill="#1976d2"></rect>'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,16 +24,49 @@ class StateError(JobError):
     """The job is in no state to do that."""
 
 
+class Source(NamedTuple):
+    """Of a job's spec, what finds and judges the image of a row, before and after."""
+
+    images: str | None = None  # the template
+    url_column: str = "url"
+    max_pixels: int = 100_000_000
+    max_bytes: int = 67_108_864
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Source:
+        """That of a spec, whose defaults may be left out."""
+        source, defaults = spec["source"], cls()
+        return cls(
+            source.get("images"),
+            (spec.get("output") or {}).get("urlColumn", defaults.url_column),
+            source.get("maxPixels", defaults.max_pixels),
+            source.get("maxBytes", defaults.max_bytes),
+        )
+
+
 class Output(NamedTuple):
-    """Where the results of a job are: below which folder, and where there."""
+    """Where the results of a job are, below which folder and where there; and where its images came from."""
 
     root: Path
     path: str
+    data: Path
+    source: Source
 
     @property
     def folder(self) -> Path:
         """The output folder."""
         return self.root / self.path
+
+
+@dataclass(frozen=True, order=True)
+class Event:
+    """Something that was told of a job."""
+
+    at: str
+    type: str
+    reason: str
+    message: str
+    count: int
 
 
 class Page(NamedTuple):

@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from pipelinejob import admission, jobfile, local, model, planning
+from pipelinejob import admission, insight, jobfile, local, model, planning
 from pipelinejob.background import Runner
+from pipelinejob.insight import Insight
 from pipelinejob.model import MUTABLE, PipelineJob
 from pipelinejob.reasons import ENDS, JobError, JobReason, Phase
-from pipelinejob.resources import NoJobError, Output, Page, StateError, check_reasons, resource
+from pipelinejob.resources import Event, NoJobError, Output, Page, Source, StateError, check_reasons, resource
 from pipelinejob.specs import differences
 from pipelinejob.standing import Standing, is_running, standing
 from pipelinejob.store import Database, EmbeddedServer, FailedRow, Job, Outline, Store
@@ -109,12 +110,20 @@ class LocalJobs:
     def output(self, namespace: str, name: str) -> Output:
         """Where the results of a job are."""
         job = self.job(namespace, name)
-        return Output(Path(job.output_root), job.output)
+        return Output(Path(job.output_root), job.output, Path(job.data_root), Source.of(job.spec))
 
     def failures(self, namespace: str, name: str, *, reason: str | None = None, after: int = -1, limit: int = 100) -> list[FailedRow]:
         """At most `limit` failed rows of a job behind the row `after`, in the order of the CSV."""
         check_reasons([] if reason is None else [reason])
         return self.store.failures_page(self.job(namespace, name).uid, reason=reason, after=after, limit=limit)
+
+    def insight(self, namespace: str, name: str) -> Insight:
+        """How a job came to stand as it does."""
+        return insight.look(self.store, self.job(namespace, name).uid)
+
+    def events(self, namespace: str, name: str) -> list[Event]:
+        """What was told of a job, beside its conditions: on one machine nothing."""
+        return []
 
     def all_failures(self, namespace: str, name: str) -> Iterator[FailedRow]:
         """The failed rows in the order of the CSV, read page by page."""

@@ -2,7 +2,7 @@
 
 from pipelinejob.store.connection import Database, StaleEpoch, take_epoch
 from pipelinejob.store.embedded import EmbeddedServer, prepare_home
-from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, Job, Outline, ShardRow, Store
+from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, Job, Outline, ShardDone, ShardRow, Store
 
 __all__ = [
     "Batch",
@@ -12,6 +12,7 @@ __all__ = [
     "FailedRow",
     "Job",
     "Outline",
+    "ShardDone",
     "ShardRow",
     "StaleEpoch",
     "Store",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -141,6 +141,24 @@ class BatchRow(NamedTuple):
     images_sha256: str
     inputs_sha256: str
     redriven: list[tuple[int, int]]  # of `succeeded`, in which redrive how many did
+
+
+@dataclass(frozen=True)
+class ShardDone:
+    """A shard, and how many of its rows ended how."""
+
+    index: int
+    first_row: int
+    rows: int
+    succeeded: int
+    filtered: int
+    skipped: int
+    failed: int
+
+    @property
+    def done(self) -> int:
+        """Rows in a final state."""
+        return self.succeeded + self.filtered + self.skipped + self.failed
 
 
 class FailedRow(NamedTuple):
@@ -545,6 +563,12 @@ class Store:
             (uid,),
         )
         return [(max(0.0, row["second"] or 0.0), row["rows"]) for row in rows]
+
+    def shards_done(self, uid: str) -> list[ShardDone]:
+        """How far each shard is, in their order."""
+        columns = ", ".join(field.name for field in fields(ShardDone))
+        found = self._db.query(f"SELECT {columns} FROM pipelinejob.shards WHERE job_uid = %s ORDER BY index", (uid,))
+        return [ShardDone(**row) for row in found]
 
     def function_columns(self, uid: str) -> list[tuple[int, str, str]]:
         """(position, function, column) of everything that functions returned, by position, then by name."""
