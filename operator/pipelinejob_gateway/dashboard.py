@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.staticfiles import StaticFiles
 
 from pipelinejob.functions import BUILTINS
-from pipelinejob.insight import rates
+from pipelinejob.insight import Insight, pace, rates
 from pipelinejob.reasons import ENDS, Phase, RowReason
 from pipelinejob.report import WHAT_TO_DO
 from pipelinejob.store import FailedRow
@@ -59,6 +59,8 @@ def job_page(jobs: Backend, namespace: InPath, name: Name) -> HTMLResponse:
     insight = jobs.insight(namespace, name)
     status = job.get("status") or {}
     phase = status.get("phase") or Phase.PENDING
+    if phase == Phase.RUNNING and "rowsPerSecond" not in status:
+        status = {**status, **_expected(status, insight)}
     return render(
         "job.html",
         job=job,
@@ -98,6 +100,15 @@ def failures_page(
         following=following,
         first=after < 0,
     )
+
+
+def _expected(status: Mapping[str, Any], insight: Insight) -> dict[str, Any]:
+    """The pace and the end of a run that nobody has written into its status."""
+    now = datetime.now(UTC)
+    rate = pace(insight.recorded, (now - datetime.fromisoformat(status["startTime"])).total_seconds()) if status.get("startTime") else 0.0
+    if not rate:
+        return {}
+    return {"rowsPerSecond": rate, "estimatedCompletionTime": (now + timedelta(seconds=status["rows"]["pending"] / rate)).isoformat()}
 
 
 def _picture_of(row: FailedRow, namespace: str, name: str, source: Mapping[str, Any]) -> str | None:

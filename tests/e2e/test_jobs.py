@@ -166,8 +166,8 @@ def test_a_job_that_is_suspended_from_the_start_makes_nothing_until_it_is_resume
 
 
 def test_parallelism_changes_without_restarting_running_pods(shop: Shop) -> None:
-    shop.project.catalogue(500)
-    shop.apply(functions=SLOW, sharding={"rowsPerShard": 100, "batchRows": 10}, parallelism=1)
+    shop.project.catalogue(1250)
+    shop.apply(functions=SLOW, sharding={"rowsPerShard": 250, "batchRows": 10}, parallelism=1)
     shop.wait(lambda: len(shop.running_pods()) == 1, 60, "one pod runs")
     first = shop.running_pods()[0]["metadata"]["uid"]
     shop.patch(parallelism=3)
@@ -176,7 +176,7 @@ def test_parallelism_changes_without_restarting_running_pods(shop: Shop) -> None
     shop.patch(parallelism=1)
     shop.wait(lambda: len(shop.running_pods()) == 1, 40, "one pod runs again")
     status = shop.wait_end()
-    assert (status["phase"], status["rows"]["succeeded"]) == ("Complete", 500)
+    assert (status["phase"], status["rows"]["succeeded"]) == ("Complete", 1250)
 
 
 def test_cancel_stops_for_good_and_writes_the_results_of_what_is_done(shop: Shop) -> None:

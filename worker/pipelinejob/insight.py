@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pipelinejob.store import ShardDone, Store
 
 BARS, FEWEST, SHORTEST = 60, 5, 2.0  # of a chart: at most, at least, seconds of one; batches are recorded about once a second
+LATELY = 30.0  # seconds
 MOST_REASONS = 20  # more than there are
 
 
@@ -29,6 +30,17 @@ class Insight(NamedTuple):
 def look(store: Store, uid: str) -> Insight:
     """Asks the ledger: three questions, whose answers grow with the shards and batches of the job."""
     return Insight(store.shards_done(uid), store.top_failures(uid, MOST_REASONS), store.recorded_at(uid))
+
+
+def pace(recorded: Sequence[tuple[float, int]], seconds: float) -> float:
+    """Rows a second of late.
+
+    Args:
+        recorded: (seconds since the start, rows) of the recorded batches.
+        seconds: since the start, now.
+    """
+    since = max(0.0, seconds - LATELY)
+    return sum(rows for second, rows in recorded if second > since) / max(1.0, seconds - since)
 
 
 def rates(recorded: Sequence[tuple[float, int]]) -> list[float]:

@@ -174,7 +174,7 @@ async function preview(form, wanted) {
     const plan = await ask("POST", "/api/v1/plan", wanted);
     const { rows, exact, matching, malformed } = plan.sample;
     const of = exact ? "" : `the first ${rows.toLocaleString("en")} of `;
-    $("#previewed-told").textContent = `Of ${of}${plan.rows.total.toLocaleString("en")} rows ${matching.toLocaleString("en")} match and ${malformed.toLocaleString("en")} are malformed; ${plan.shards.total} shards.`;
+    $("#previewed-told").textContent = `Of ${of}${plan.rows.total.toLocaleString("en")} rows ${matching.toLocaleString("en")} match and ${malformed.toLocaleString("en")} are malformed; ${plan.shards.total} ${plan.shards.total === 1 ? "shard" : "shards"}.`;
     $("#previewed-problems").replaceChildren(...plan.problems.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
     $("#previewed-rows").replaceChildren(table(plan.first));
     $("#columns").replaceChildren(...plan.columns.map((value) => Object.assign(document.createElement("option"), { value })));
