@@ -40,6 +40,7 @@ import gateway_load
 import gateway_report
 import incremental
 import ledger_load
+import pages
 import planner
 import predicting
 import report
@@ -112,6 +113,7 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
         "ledger": lambda: accounting.ledger(quick=given.quick, say=say),
         "connections": lambda: ledger_load.measure(quick=given.quick, say=say),
         "gateway": lambda: gateway_load.measure(quick=given.quick, say=say),
+        "pages": lambda: pages.measure(quick=given.quick, say=say),
         "boundary": lambda: boundary.measure(quick=given.quick, repeat=given.repeat, say=say),
         "incremental": lambda: incremental.measure(quick=given.quick, say=say),
         "predict": lambda: predicting.measure(quick=given.quick, repeat=given.repeat, say=say),

@@ -41,10 +41,10 @@ def measure(*, quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     folder = CACHE / "gateway"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _big_job(folder, rows, say)
-    _many_jobs(folder, jobs)
+    big_job(folder, rows, say)
+    many_jobs(folder, jobs)
     found: dict[str, Any] = {"jobs": jobs, "rows": rows, "clients": CLIENTS, "deaf": DEAF, "seconds": seconds, "kinds": {}}
-    with _server(folder) as (url, process):
+    with server(folder) as (url, process):
         found["resident_before"] = _memory(process)
         for kind, paths in _kinds(jobs, rows).items():
             found["kinds"][kind] = asyncio.run(_load(url, paths, seconds))
@@ -75,7 +75,7 @@ def _kinds(jobs: int, rows: int) -> dict[str, list[str]]:
     }
 
 
-def _big_job(folder: Path, rows: int, say: Callable[[str], None]) -> None:
+def big_job(folder: Path, rows: int, say: Callable[[str], None]) -> None:
     """A real job over rows without images, one in a hundred of them malformed."""
     with open(folder / "rows.csv", "w", encoding="utf-8") as file:
         file.write("id,gender,season,year,name\n")
@@ -92,7 +92,8 @@ def _big_job(folder: Path, rows: int, say: Callable[[str], None]) -> None:
     say(f"gateway: a job of {rows} rows is there")
 
 
-def _many_jobs(folder: Path, count: int) -> None:
+def many_jobs(folder: Path, count: int) -> None:
+    """Copies of the big job in the ledger, which never ran."""
     embedded = EmbeddedServer(folder / ".pipelinejob")
     store = Store(Database(embedded.url, patience=10, say=print))
     big = store.find_job("default", BIG)
@@ -112,7 +113,8 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+def server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """`pipelinejob serve` over a folder: its URL and its process."""
     log = CACHE / "logs/gateway.log"
     with open(log, "w") as errors:
         process = subprocess.Popen([COMMAND, "serve", "--port", "0"], cwd=folder, env=_environment(folder), stderr=errors)
