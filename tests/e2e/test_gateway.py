@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
+import re
 import shutil
 import threading
 import zipfile
@@ -125,6 +127,29 @@ def test_the_sdk_sees_what_is_on_the_claim(front: Front, done: PipelineJob, edit
     front.shop.apply("kubectls", **SMALL)
     front.shop.wait_end("kubectls")
     assert PipelineJob.get("kubectls", namespace=front.shop.namespace, on=done.on).rows["failed"] == 2
+
+
+def test_the_pages_of_who_signed_in(front: Front, done: PipelineJob, editor: str) -> None:
+    here = f"/jobs/{front.shop.namespace}/done"
+    with httpx.Client(base_url=front.url, timeout=30, headers={"Accept": "text/html"}) as browser:
+        assert browser.post("/login", json={"token": "wrong"}).status_code == 401
+        assert browser.post("/login", json={"token": editor}).status_code == 204
+        assert f'<a href="{here}">done</a>' in browser.get("/").text
+        job = browser.get(here).text
+        assert "ImageNotFound" in job and "shard 1: 20 of 20 rows done, 1 failed" in job and "Redrive failed rows" in job
+        assert "<th scope=\"row\" class=\"\">Planned" in job, "the Events of the job"
+        assert "1003" in browser.get(f"{here}/failures").text
+        rows = browser.get(f"{here}/rows").text  # from the reader
+        before, after = re.findall(r'<img src="([^"]+)"', rows)[:2]
+        for picture in (before, after):
+            answer = browser.get(html.unescape(picture))
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg") and answer.content.startswith(b"\xff\xd8")
+        assert browser.get(f"{here}/source", params={"path": "rows.csv"}).status_code == 404
+        assert "Of all 38 rows" in browser.get(f"{here}/columns").text
+        assert "Claim with the data" in browser.get("/new").text
+        assert browser.get("/jobs/elsewhere/done").status_code == 403
+        browser.post("/logout", json={})
+        assert browser.get(here).headers["location"].startswith("/login?next=")
 
 
 def test_failed_rows_run_again(front: Front, done: PipelineJob) -> None:
