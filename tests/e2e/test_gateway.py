@@ -137,7 +137,7 @@ def test_the_pages_of_who_signed_in(front: Front, done: PipelineJob, editor: str
         assert f'<a href="{here}">done</a>' in browser.get("/").text
         job = browser.get(here).text
         assert "ImageNotFound" in job and "shard 1: 20 of 20 rows done, 1 failed" in job and "Redrive failed rows" in job
-        assert "<th scope=\"row\" class=\"\">Planned" in job, "the Events of the job"
+        assert '<th scope="row" class="">Planned' in job, "the Events of the job"
         assert "1003" in browser.get(f"{here}/failures").text
         rows = browser.get(f"{here}/rows").text  # from the reader
         before, after = re.findall(r'<img src="([^"]+)"', rows)[:2]
