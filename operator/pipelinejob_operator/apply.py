@@ -107,8 +107,13 @@ class Applier:
         image = job.image or self._settings.worker_image
         url = self._settings.worker_url(roles.role_name(job.uid), password)
         name, owner = body["metadata"]["name"], body["metadata"]["uid"]
-        target = manifests.Target(job.namespace, name, job.uid, spec=job.spec, image=image, queue=queue, url=url, owner=owner)
+        namespace = job.namespace
+        target = manifests.Target(namespace, name, job.uid, spec=job.spec, image=image, queue=queue, url=url, owner=owner)
         await self._kube.create_secret(target.namespace, manifests.secret(target))
+        if self._defaults.network is not None:
+            await self._kube.create_network_policy(namespace, manifests.network_policy(target, self._defaults.network))
+            if any(function.get("requirements") for function in job.functions):
+                await self._kube.create_network_policy(namespace, manifests.installing_policy(target))
         return target
 
     async def _create_run_job(self, target: manifests.Target, seen: Observed) -> None:

@@ -191,8 +191,15 @@ class Kube(Cache):
 
     async def create_secret(self, namespace: str, body: Object) -> None:
         """Creates a Secret, unless it is there."""
+        await self._create(f"/api/v1/namespaces/{namespace}/secrets", body)
+
+    async def create_network_policy(self, namespace: str, body: Object) -> None:
+        """Creates a NetworkPolicy, unless it is there."""
+        await self._create(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies", body)
+
+    async def _create(self, path: str, body: Object) -> None:
         try:
-            await self.client.call("POST", f"/api/v1/namespaces/{namespace}/secrets", body=body)
+            await self.client.call("POST", path, body=body)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise

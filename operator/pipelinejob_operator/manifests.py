@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from kubernetes.utils.quantity import parse_quantity
 
@@ -22,10 +24,24 @@ URL_KEY = "url"  # of the Secret
 FAIL_INDEX, FAIL_JOB, STOPPED = 42, 43, 75  # a worker's exit codes
 RETRIES = 3  # of plan and finalize
 GRACE = 25  # seconds that a pod has to finish its row
+POSTGRES_PORT = 5432  # where the URL names none
 READY_PORT = 8079  # which a worker opens while it reaches its database
 CHECK_TIMEOUT = 900  # seconds for loading a function, with what it requires
 NODE_LOST = 60  # seconds until a pod on a silent node is given up; Kubernetes' own default is 300
 _CONFINED = {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What worker pods may reach, beside names of hosts.
+
+    Args:
+        database: where the pods of the database are, {namespace, labels}; None: it is no pod of ours, and its port is reached anywhere.
+        egress: rules of a NetworkPolicy for what else they need.
+    """
+
+    database: Mapping[str, Any] | None
+    egress: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,7 @@ class Defaults:
         fs_group: the group that the claim's files belong to, where it has to be set.
         job_ttl: seconds for which a finished Job is kept.
         pip: variables by which pip finds what functions require.
+        network: what they may reach; None: anything.
     """
 
     pull_policy: str
@@ -45,6 +62,7 @@ class Defaults:
     fs_group: int | None
     job_ttl: int
     pip: tuple[tuple[str, str], ...] = ()
+    network: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +245,39 @@ def secret(target: Target) -> Manifest:
         "type": "Opaque",
         "immutable": True,
         "stringData": {URL_KEY: target.url},
+    }
+
+
+def network_policy(target: Target, network: Network) -> Manifest:
+    """Lets the pods of a PipelineJob reach the database, and nobody reach them; other rules, as after an upgrade, make another one."""
+    selected = {"matchLabels": {UID_LABEL: target.owner_uid}}
+    names = {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]}
+    database: Manifest = {"ports": [{"protocol": "TCP", "port": urlsplit(target.url).port or POSTGRES_PORT}]}
+    if network.database is not None:
+        namespace = {"matchLabels": {"kubernetes.io/metadata.name": network.database["namespace"]}}
+        database["to"] = [{"namespaceSelector": namespace, "podSelector": {"matchLabels": network.database["labels"]}}]
+    spec: Manifest = {
+        "podSelector": selected,
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [],
+        "egress": [names, database, *network.egress],
+    }
+    return _policy(target, "workers", spec)
+
+
+def installing_policy(target: Target) -> Manifest:
+    """Lets the pod that plans a PipelineJob reach anything: it installs what the functions require."""
+    selected = {"matchLabels": {UID_LABEL: target.owner_uid, STAGE_LABEL: "plan"}}
+    return _policy(target, "plan", {"podSelector": selected, "policyTypes": ["Egress"], "egress": [{}]})
+
+
+def _policy(target: Target, what: str, spec: Manifest) -> Manifest:
+    mark = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:6]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(target, f"{target.name}-{target.uid[:5]}-{what}-{mark}", labels(target)),
+        "spec": spec,
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-from pipelinejob_operator.manifests import Defaults
+from pipelinejob_operator.manifests import Defaults, Network
 
 SHORTEST_TTL = 60  # seconds: a Job that goes as soon as it ends may go before its end is seen
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -35,6 +35,7 @@ class Settings:
         requirements: whether functions may have requirements.
         pip: variables PIP_* by which they are found, for the pods that install them.
         webhook: the folder with the certificate of the validating webhook; none: there is no webhook.
+        network: what worker pods may reach; None: anything.
         probe_port: where /healthz answers; another one than the chart's lets an operator run on a machine that has a use for it.
     """
 
@@ -54,10 +55,11 @@ class Settings:
     requirements: bool = True
     pip: tuple[tuple[str, str], ...] = ()
     webhook: str | None = None
+    network: Network | None = None
 
     def defaults(self) -> Defaults:
         """What manifests take from here."""
-        return Defaults(self.pull_policy, self.resources, self.fs_group, self.job_ttl, self.pip)
+        return Defaults(self.pull_policy, self.resources, self.fs_group, self.job_ttl, self.pip, self.network)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -84,6 +86,7 @@ class Settings:
             requirements=_one_of(environment, "PIPELINEJOB_REQUIREMENTS", ("allow", "forbid")) == "allow",
             pip=_pip(environment),
             webhook=environment.get("PIPELINEJOB_WEBHOOK_CERTIFICATES") or None,
+            network=_network(environment),
         )
 
     def worker_url(self, user: str, password: str) -> str:
@@ -141,6 +144,21 @@ def _pip(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     if not isinstance(value, dict) or not all(name.startswith("PIP_") and isinstance(one, str) for name, one in value.items()):
         raise SettingsError(f"PIPELINEJOB_PIP must be a JSON mapping of variables PIP_* to texts, got {text!r}")
     return tuple(sorted(value.items()))
+
+
+def _network(environment: Mapping[str, str]) -> Network | None:
+    text = environment.get("PIPELINEJOB_NETWORK_POLICY")
+    if not text:
+        return None
+    try:
+        value = json.loads(text)
+        database = value["database"] or None
+        if database is not None:
+            database = {"namespace": str(database["namespace"]), "labels": dict(database["labels"])}
+        return Network(database, tuple(dict(rule) for rule in value.get("egress") or ()))
+    except (ValueError, TypeError, KeyError):
+        expected = '{"database": {"namespace": ..., "labels": {...}} or null, "egress": [...]}'
+        raise SettingsError(f"PIPELINEJOB_NETWORK_POLICY must be JSON, {expected}, got {text!r}") from None
 
 
 def _resources(environment: Mapping[str, str]) -> dict[str, Any]:

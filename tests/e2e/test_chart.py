@@ -262,6 +262,8 @@ def second(cluster: Cluster, namespace: str, package: Path, tmp_path_factory: py
         ("create", "jobs", NAMESPACE, "yes"),
         ("delete", "pipelinejobs", NAMESPACE, "yes"),
         ("create", "secrets", NAMESPACE, "yes"),
+        ("create", "networkpolicies", NAMESPACE, "yes"),
+        ("get", "networkpolicies", NAMESPACE, "no"),
         ("get", "secrets", NAMESPACE, "no"),
         ("create", "pods", NAMESPACE, "no"),
         ("list", "pipelinejobs", "default", "no"),

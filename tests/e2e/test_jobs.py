@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 import yaml
 
+from cluster.cluster import SYSTEM
 from support.project import Project
 from support.shop import Shop
 
@@ -46,6 +47,11 @@ def test_the_sample_job_completes_with_the_bytes_and_the_ledger_of_a_laptop(clus
         ran = laptop.run("run", "job.yaml", "--json")
         assert ran.code == 0, ran.err
         assert status["rows"] == ran.json["rows"]
+        policy = json.loads(cluster.kubectl("get", "networkpolicies", "-l", f"pipelinejob.dev/uid={uid}", "-o", "json"))["items"][0]["spec"]
+        assert policy["podSelector"] == {"matchLabels": {"pipelinejob.dev/uid": uid}} and policy["policyTypes"] == ["Ingress", "Egress"]
+        to = policy["egress"][1]["to"][0]  # where the database's pod is
+        labels = ",".join(f"{key}={value}" for key, value in to["podSelector"]["matchLabels"].items())
+        assert "postgres" in cluster.kubectl("get", "pods", "-n", SYSTEM, "-l", labels, "-o", "name")
         assert Project(cluster.data, None).tree(status["output"]) == laptop.tree(status["output"])
         ours = _ledger(cluster, f"job_uid = '{uid}'")
         assert ours == _rows(database, "true")

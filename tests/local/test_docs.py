@@ -13,7 +13,7 @@ import pytest
 from support.project import Project
 
 REPOSITORY = Path(__file__).parents[2]
-HERE = "/home/ann/work"  # on the pages
+HERE = "~/work"  # on the pages
 FILE = re.compile(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)

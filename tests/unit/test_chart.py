@@ -84,9 +84,10 @@ def test_the_operator_has_these_rights_and_no_more() -> None:
         "/pods/status": ["patch"],
         "/events": ["get", "list", "watch", "create"],
         "/secrets": ["create"],
+        "networking.k8s.io/networkpolicies": ["create"],
     }
     assert {verb for rule in rules for verb in rule["verbs"]}.isdisjoint({"*"})
-    assert len(rules) == 12
+    assert len(rules) == 13
 
 
 def test_the_gateway_has_these_rights_and_no_more() -> None:

@@ -17,10 +17,13 @@ from pipelinejob.model import API_VERSION, KIND, MAX_NAME, MAX_SHARDS, parse
 from pipelinejob_operator.manifests import (
     QUEUE_LABEL,
     Defaults,
+    Network,
     Target,
     final_job,
     final_job_name,
+    installing_policy,
     labels,
+    network_policy,
     plan_job,
     plan_job_name,
     run_job,
@@ -57,7 +60,8 @@ def rendered(case: dict[str, Any]) -> list[dict[str, Any]]:
     image = (job.spec.worker.image if job.spec.worker else None) or IMAGE
     it = Target(job.metadata.namespace, job.metadata.name, body["metadata"]["uid"], job.spec.as_dict(), image, queue, URL)
     run = run_job(it, number, shards, min(job.spec.parallelism, shards), defaults, suspend=queue is not None)
-    return [secret(it), plan_job(it, defaults), run, final_job(it, number, defaults)]
+    policies = [network_policy(it, Network(**case["network"])), installing_policy(it)] if "network" in case else []
+    return [secret(it), *policies, plan_job(it, defaults), run, final_job(it, number, defaults)]
 
 
 @pytest.mark.parametrize("case", sorted(path.name.removesuffix(".in.yaml") for path in GOLDEN.glob("*.in.yaml")))

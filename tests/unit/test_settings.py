@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from pipelinejob_operator.manifests import Network
 from pipelinejob_operator.settings import Settings, SettingsError
 
 LEAST = {
@@ -71,6 +74,8 @@ def test_what_has_no_default_is_asked_for_by_name(name: str) -> None:
         ("WORKER_RESOURCES", "[]"),
         ("WORKER_PULL_POLICY", "Sometimes"),
         ("LOG_LEVEL", "loud"),
+        ("NETWORK_POLICY", '{"database": "postgres"}'),
+        ("NETWORK_POLICY", "all"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_value(name: str, value: str) -> None:
@@ -102,6 +107,14 @@ def test_pods_log_in_as_themselves() -> None:
 )
 def test_pods_go_by_the_pooler(where: str, expected: str) -> None:
     assert settings(PIPELINEJOB_WORKER_DATABASE=where).worker_url("u", "p") == expected
+
+
+def test_what_worker_pods_may_reach() -> None:
+    labels = {"app.kubernetes.io/component": "postgres"}
+    told = json.dumps({"database": {"namespace": "system", "labels": labels}, "egress": [{}]})
+    assert settings(PIPELINEJOB_NETWORK_POLICY=told).defaults().network == Network({"namespace": "system", "labels": labels}, ({},))
+    assert settings(PIPELINEJOB_NETWORK_POLICY='{"database": {}, "egress": []}').network == Network(None)
+    assert settings().network is None
 
 
 def test_the_owners_password_does_not_reach_a_pod_in_the_query() -> None:

@@ -250,7 +250,10 @@ def show_plan(
         _print_json(objects.of_plan(request, index, shards, seen, seconds, tried))
         return
     console = Console()
-    console.print(f"{index.rows:,} rows in {shards} {'shard' if shards == 1 else 'shards'} ({index.bytes:,} bytes, sha256 {index.sha256[:12]}…)", highlight=False)
+    console.print(
+        f"{index.rows:,} rows in {shards} {'shard' if shards == 1 else 'shards'} ({index.bytes:,} bytes, sha256 {index.sha256[:12]}…)",
+        highlight=False,
+    )
     of = "of all rows" if seen.exact else f"of the first {seen.rows:,} rows (a sample; --count reads them all)"
     console.print(f"{seen.matching:,} match where ({seen.share:.1%}), {seen.malformed:,} are malformed, {of}", highlight=False)
     for problem in seen.problems:

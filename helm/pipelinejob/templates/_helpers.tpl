@@ -76,6 +76,16 @@ labels: {{- include "pipelinejob.labels" . | nindent 2 }}
 {{- end -}}
 {{- end -}}
 
+{{- /* What worker pods may reach: the database where it is a pod of ours, else its port anywhere. */ -}}
+{{- define "pipelinejob.workerNetwork" -}}
+{{- $database := dict }}
+{{- if or .Values.pgbouncer.enabled (and .Values.postgres.enabled (not .Values.database.workerUrl)) }}
+{{- $labels := include "pipelinejob.selector" (list . (ternary "pgbouncer" "postgres" .Values.pgbouncer.enabled)) | fromYaml }}
+{{- $database = dict "namespace" .Release.Namespace "labels" $labels }}
+{{- end }}
+{{- dict "database" $database "egress" (.Values.networkPolicy.egress | default list) | toJson }}
+{{- end -}}
+
 {{- define "pipelinejob.podSecurity" -}}
 runAsNonRoot: true
 seccompProfile: {type: RuntimeDefault}
