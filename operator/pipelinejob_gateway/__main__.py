@@ -8,6 +8,7 @@ import sys
 
 from kubernetes.config import ConfigException
 
+from pipelinejob import logs
 from pipelinejob.reasons import JobError
 from pipelinejob_gateway.gateway import serve_gateway, serve_reader
 from pipelinejob_gateway.settings import SettingsError
@@ -17,7 +18,7 @@ _PROCESSES = {"gateway": serve_gateway, "reader": serve_reader}
 
 def main() -> int:
     """Runs until SIGTERM; 0 then, 2 when a setting is wrong or missing."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logs.set_up("INFO")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     process = _PROCESSES.get(sys.argv[1]) if len(sys.argv) == 2 else None
     if process is None:

@@ -80,6 +80,10 @@ class Feed:
         self._known: dict[str, Outline] = {}
         self._changes = Changes()
 
+    def listeners(self) -> int:
+        """How many listen now."""
+        return len(self._listeners)
+
     async def stream(self, namespace: str | None, name: str | None) -> AsyncIterator[bytes]:
         """Changes from now on as server-sent events, of one namespace or of one job; of one job also how it stands at first."""
         something, self._loop = asyncio.Event(), asyncio.get_running_loop()

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
+from pipelinejob_gateway import metrics
 from pipelinejob_gateway.app import create_app
 from pipelinejob_gateway.backend import Jobs
 from pipelinejob_gateway.cluster import Cluster, ClusterJobs
@@ -53,7 +54,8 @@ def serve_gateway(environment: Mapping[str, str]) -> None:
         return problem(503, "the Kubernetes API has not said yet which jobs there are, or not of late")
 
     watched.start()
-    run(ClusterGuard(app, cluster.callers.of), feed, listen("", settings.port))
+    metrics.serve(settings.metrics_port, feed.listeners)
+    run(metrics.Metrics(ClusterGuard(app, cluster.callers.of)), feed, listen("", settings.port))
 
 
 def serve_reader(environment: Mapping[str, str]) -> None:

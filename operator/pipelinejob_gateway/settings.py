@@ -24,6 +24,7 @@ class Settings(NamedTuple):
         data: where that claim is mounted, to be read; None: nowhere.
         uploads: its folder for what is written; None: nowhere.
         port: where requests are answered.
+        metrics_port: where Prometheus is answered; None: nowhere.
     """
 
     database_url: str
@@ -34,6 +35,7 @@ class Settings(NamedTuple):
     data: Path | None
     uploads: Path | None
     port: int
+    metrics_port: int | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -53,6 +55,7 @@ class Settings(NamedTuple):
             data=Path(environment.get("PIPELINEJOB_DATA") or "/data") if claim else None,
             uploads=Path(environment.get("PIPELINEJOB_UPLOADS") or "/uploads") if claim else None,
             port=port(environment),
+            metrics_port=metrics_port(environment),
         )
 
 
@@ -73,6 +76,16 @@ def port(environment: Mapping[str, str]) -> int:
     text = environment.get("PIPELINEJOB_PORT") or "8080"
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise SettingsError(f"PIPELINEJOB_PORT must be a port, got {text!r}")
+    return int(text)
+
+
+def metrics_port(environment: Mapping[str, str]) -> int | None:
+    """Where Prometheus is answered: PIPELINEJOB_METRICS_PORT; None: nowhere."""
+    text = environment.get("PIPELINEJOB_METRICS_PORT")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise SettingsError(f"PIPELINEJOB_METRICS_PORT must be a port, got {text!r}")
     return int(text)
 
 

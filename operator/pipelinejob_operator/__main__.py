@@ -9,6 +9,8 @@ import sys
 
 from kubernetes.aio.config import ConfigException
 
+from pipelinejob import logs
+from pipelinejob_operator import metrics
 from pipelinejob_operator.handlers import run
 from pipelinejob_operator.settings import Settings, SettingsError
 
@@ -22,11 +24,12 @@ def main() -> int:
     except SettingsError as error:
         print(f"pipelinejob_operator: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logs.set_up(settings.log_level)
     for noisy in ("kopf", "aiohttp", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # kopf has said before why a probe is red
     try:
+        metrics.serve(settings.metrics_port, settings.database_url)
         asyncio.run(run(settings))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 0

@@ -23,6 +23,7 @@ from aiohttp import web
 from pipelinejob.model import GROUP, VERSION
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.store import Database, Store, roles, take_epoch
+from pipelinejob_operator import metrics
 from pipelinejob_operator.client import Client
 from pipelinejob_operator.functions import Functions
 from pipelinejob_operator.kube import FUNCTIONS, PLURAL, ApiError, Kind, Kube
@@ -61,6 +62,8 @@ async def run(settings: Settings) -> None:
 async def _reconcile(settings: Settings, kube: Kube, lease: Lease | None) -> None:
     reconciler = Reconciler(settings, kube, _connector(settings.database_url, lease))
     await reconciler.start()
+    metrics.QUEUE.set_function(lambda: len(reconciler.queue))
+    metrics.LEADING.set(1)
     try:
         await kopf.operator(
             registry=_registry(kube, reconciler),

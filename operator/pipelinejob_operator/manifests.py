@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from kubernetes.utils.quantity import parse_quantity
 
-from pipelinejob import check
+from pipelinejob import check, logs
 from pipelinejob.model import API_VERSION, GROUP, KIND, MAX_NAME, NAME_PATTERN
 
 Manifest = dict[str, Any]
@@ -55,6 +55,7 @@ class Defaults:
         job_ttl: seconds for which a finished Job is kept.
         pip: variables by which pip finds what functions require.
         network: what they may reach; None: anything.
+        log_format: text or json.
     """
 
     pull_policy: str
@@ -63,6 +64,7 @@ class Defaults:
     job_ttl: int
     pip: tuple[tuple[str, str], ...] = ()
     network: Network | None = None
+    log_format: str = "text"
 
 
 @dataclass(frozen=True)
@@ -361,6 +363,7 @@ def _container(target: Target, stage: str, environment: Mapping[str, str], defau
             {"name": "PIPELINEJOB_READY_PORT", "value": str(READY_PORT)},
             *({"name": name, "value": value} for name, value in environment.items()),
             *(_pip(defaults) if stage == "plan" else ()),
+            *([{"name": logs.VARIABLE, "value": defaults.log_format}] if defaults.log_format != "text" else []),
         ],
         "resources": _resources(target, defaults),
         "securityContext": _CONFINED,

@@ -16,7 +16,7 @@ from typing import Any
 from pipelinejob.model import Rows, Shards, Spec, TopFailure
 from pipelinejob.reasons import JobError, JobReason, Phase
 from pipelinejob.store import Database, Job, Store, roles
-from pipelinejob_operator import manifests
+from pipelinejob_operator import manifests, metrics
 from pipelinejob_operator.accept import accept, current_spec, is_answered, is_settled
 from pipelinejob_operator.apply import Applier, NotYet
 from pipelinejob_operator.conditions import View, refused, status, waiting
@@ -325,16 +325,16 @@ class Reconciler:
     async def _work(self) -> None:
         while True:
             key = await self.queue.take()
+            began, failed = time.monotonic(), True
             try:
                 await self.reconcile(key)
+                failed = False
             except (JobError, ApiError, Foreign) as error:  # told in a line; the status says so where it can
                 log.warning("job=%s/%s %s", *key, error)
-                self.queue.done(key, failed=True)
             except Exception:
                 log.exception("job=%s/%s could not be reconciled; trying again", *key)
-                self.queue.done(key, failed=True)
-            else:
-                self.queue.done(key)
+            self.queue.done(key, failed=failed)
+            metrics.RECONCILE.labels("failed" if failed else "done").observe(time.monotonic() - began)
 
     async def _repeat(self, seconds: float, work: Callable[[], Any], first: float | None = None) -> None:
         wait = seconds if first is None else first

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from pipelinejob import logs
 from pipelinejob_operator.manifests import Defaults, Network
 
 SHORTEST_TTL = 60  # seconds: a Job that goes as soon as it ends may go before its end is seen
@@ -35,6 +36,8 @@ class Settings:
         requirements: whether functions may have requirements.
         pip: variables PIP_* by which they are found, for the pods that install them.
         webhook: the folder with the certificate of the validating webhook; none: there is no webhook.
+        metrics_port: where Prometheus is answered; None: nowhere.
+        log_format: text or json, of the operator and of worker pods.
         network: what worker pods may reach; None: anything.
         probe_port: where /healthz answers; another one than the chart's lets an operator run on a machine that has a use for it.
     """
@@ -56,10 +59,12 @@ class Settings:
     pip: tuple[tuple[str, str], ...] = ()
     webhook: str | None = None
     network: Network | None = None
+    metrics_port: int | None = None
+    log_format: str = "text"
 
     def defaults(self) -> Defaults:
         """What manifests take from here."""
-        return Defaults(self.pull_policy, self.resources, self.fs_group, self.job_ttl, self.pip, self.network)
+        return Defaults(self.pull_policy, self.resources, self.fs_group, self.job_ttl, self.pip, self.network, self.log_format)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -87,6 +92,8 @@ class Settings:
             pip=_pip(environment),
             webhook=environment.get("PIPELINEJOB_WEBHOOK_CERTIFICATES") or None,
             network=_network(environment),
+            metrics_port=_number(environment, "PIPELINEJOB_METRICS_PORT", 0) or None,
+            log_format=_one_of(environment, logs.VARIABLE, ("text", "json")),
         )
 
     def worker_url(self, user: str, password: str) -> str:

@@ -66,6 +66,7 @@ def front(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     upgrade = ("upgrade", cluster.release, str(CHART), "-n", SYSTEM, "-f", str(values), "--wait", "--timeout", "120s")
     gateway = {
         "gateway.enabled": "true",
+        "metrics.enabled": "true",
         "gateway.uploads.claim": f"{shop.namespace}-uploads",
         "gateway.dataNamespaces[0].namespace": shop.namespace,
         "gateway.dataNamespaces[0].claims": "{catalogue}",
@@ -150,6 +151,23 @@ def test_the_pages_of_who_signed_in(front: Front, done: PipelineJob, editor: str
         assert browser.get("/jobs/elsewhere/done").status_code == 403
         browser.post("/logout", json={})
         assert browser.get(here).headers["location"].startswith("/login?next=")
+
+
+def test_prometheus_is_told_what_the_ledger_has(front: Front, done: PipelineJob) -> None:
+    namespace = front.shop.namespace
+    pods = front.cluster.kubectl("get", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=operator", "-o", "name").split()
+    told = []
+    for pod in pods:
+        with front.cluster.forward(pod, 9090) as port:
+            told.append(httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text)
+    (leader,) = [text for text in told if "pipelinejob_leading 1.0" in text]
+    rows = {outcome: int(float(count)) for outcome, count in re.findall(rf'rows{{namespace="{namespace}",outcome="(\w+)"}} (\S+)', leader)}
+    assert rows == {key: count for key, count in done.rows.items() if key in rows} and rows["succeeded"] == 38
+    assert f'pipelinejob_failed_rows{{namespace="{namespace}",reason="ImageNotFound"}} 2.0' in leader
+    assert "pipelinejob_database_up 1.0" in leader and 'reconcile_seconds_count{outcome="done"}' in leader
+    assert not any("pipelinejob_rows" in text for text in told if text is not leader), "only who leads asks the ledger"
+    with front.cluster.forward(f"deployment/{front.cluster.release}-gateway", 9090) as port:
+        assert 'route="/api/v1/pipelinejobs/{name}"' in httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
 
 
 def test_failed_rows_run_again(front: Front, done: PipelineJob) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import pipelinejob
+from pipelinejob import logs
 from pipelinejob.model import parse
 
 ROOT = Path(__file__).parents[2]
@@ -106,9 +107,8 @@ def test_the_gateway_is_given_the_environment_that_it_reads() -> None:
     helpers = TEMPLATES[CHART / "templates/_helpers.tpl"].split('define "pipelinejob.databaseEnv"')[1].split("{{- end -}}")[0]
     text = TEMPLATES[CHART / "templates/gateway.yaml"] + helpers
     outside = {"PIPELINEJOB_PORT", "PIPELINEJOB_DATA", "PIPELINEJOB_UPLOADS"}  # for one that runs outside its pod
-    assert set(re.findall(r"\bPIPELINEJOB_[A-Z_]+", text)) | outside == set(re.findall(r'"(PIPELINEJOB_[A-Z_]+)"', settings)) | {
-        "PIPELINEJOB_READER_TOKEN"
-    }
+    elsewhere = {"PIPELINEJOB_READER_TOKEN", logs.VARIABLE}
+    assert set(re.findall(r"\bPIPELINEJOB_[A-Z_]+", text)) | outside == set(re.findall(r'"(PIPELINEJOB_[A-Z_]+)"', settings)) | elsewhere
     assert "mountPath: /data, readOnly: true" in text and "mountPath: /uploads, subPath: uploads" in text
 
 
@@ -116,7 +116,8 @@ def test_the_operator_is_given_the_environment_that_it_reads() -> None:
     settings = (ROOT / "operator/pipelinejob_operator/settings.py").read_text()
     text = TEMPLATES[CHART / "templates/operator.yaml"] + TEMPLATES[CHART / "templates/_helpers.tpl"]
     outside = {"PIPELINEJOB_PROBE_PORT"}  # for an operator that runs outside its pod
-    assert set(re.findall(r"\bPIPELINEJOB_[A-Z_]+", text)) == set(re.findall(r'"(PIPELINEJOB_[A-Z_]+)"', settings)) - outside
+    read = set(re.findall(r'"(PIPELINEJOB_[A-Z_]+)"', settings)) | {logs.VARIABLE}
+    assert set(re.findall(r"\bPIPELINEJOB_[A-Z_]+", text)) == read - outside
 
 
 def test_the_job_in_the_notes_is_valid() -> None:

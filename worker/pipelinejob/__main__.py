@@ -14,7 +14,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from pipelinejob import sandbox
+from pipelinejob import logs, sandbox
 from pipelinejob.stopping import EXIT_STOPPED, Stop
 
 EXIT_RETRY, EXIT_SHARD_FAILED, EXIT_JOB_FAILED = 1, 42, 43
@@ -84,6 +84,8 @@ def main() -> int:
 
 def say(message: str) -> None:
     """A line of the pod's log."""
+    if logs.is_json(os.environ):
+        message = logs.line("INFO", message, job_uid=os.environ.get("PIPELINEJOB_JOB"), stage=sys.argv[1] if len(sys.argv) > 1 else None)
     print(message, file=sys.stderr, flush=True)
 
 
