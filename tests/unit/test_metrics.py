@@ -73,3 +73,11 @@ def test_the_documentation_has_each_metric_with_its_labels() -> None:
     told = {"pipelinejob_reconcile_seconds": "outcome", "pipelinejob_gateway_request_seconds": "method, route, status"}
     told |= {family.name: ", ".join(family.samples[0].labels) for family in LEDGER}
     assert {name: labels.strip() for name, labels in rows.items()} == {name: told.get(name, "") for name in rows}
+
+
+def test_a_line_of_json_says_what_it_is_about() -> None:
+    found = json.loads(logs.line("INFO", "job=shop/men shard 3, row 1200: 800 done", logger="x"))
+    assert (found["namespace"], found["job"], found["shard"], found["row"], found["level"]) == ("shop", "men", 3, 1200, "INFO")
+    assert found["message"] == "shard 3, row 1200: 800 done" and found["time"].endswith("+00:00")
+    assert "job" not in json.loads(logs.line("WARNING", "the ledger\nis away"))
+    assert "\n" not in logs.line("WARNING", "the ledger\nis away")
