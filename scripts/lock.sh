@@ -13,7 +13,7 @@ lock() { # lock OUTPUT INPUT...
 }
 
 lock requirements/dev.txt --extra dev pyproject.toml
-lock requirements/run.txt --constraints requirements/dev.txt pyproject.toml
+lock requirements/run.txt --extra serve --constraints requirements/dev.txt pyproject.toml
 for name in build worker operator gateway; do
     lock "requirements/$name.txt" --constraints requirements/dev.txt "requirements/$name.in"
 done

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipelinejob import jobfile, scaffold
 from pipelinejob.model import PipelineJob
@@ -173,3 +174,12 @@ def test_a_csv_that_cannot_be_used(here: Path, tmp_path_factory: pytest.TempPath
             scaffold.write(path)
         assert caught.value.reason is reason
     assert sorted(path.name for path in here.iterdir()) == ["empty.csv", "link.csv"]
+
+
+def test_a_spreadsheets_csv(here: Path) -> None:
+    (here / "fotos").mkdir()
+    Image.new("RGB", (3, 4)).save(here / "fotos/A-1.JPG", "JPEG")
+    text = "SKU;Bezeichnung;Bild\nA-0;Größe 38;fotos/A-0.JPG\nA-1;Größe 39;fotos/A-1.JPG\n"
+    (here / "artikel.csv").write_bytes(text.encode("cp1252"))
+    source = jobfile.load(scaffold.write(here / "artikel.csv"))[0].spec.source
+    assert (source.id_column, source.delimiter, source.encoding, source.images) == ("SKU", ";", "cp1252", "{Bild}")

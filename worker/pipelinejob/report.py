@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipelinejob.trial import Trial
 
 WHAT_TO_DO = {
-    RowReason.MALFORMED_ROW: "mend these lines in the CSV (often a comma that wants quotes)",
+    RowReason.MALFORMED_ROW: "mend these lines in the CSV (often a comma that wants quotes), or correct source.encoding",
     RowReason.INVALID_OUTPUT_NAME: "give these rows an id that can be a file name",
     RowReason.DUPLICATE_ID: "give these rows ids of their own, or choose another source.idColumn",
     RowReason.IMAGE_NOT_FOUND: "add the files, or correct source.images",
@@ -255,7 +255,9 @@ def show_plan(
         highlight=False,
     )
     of = "of all rows" if seen.exact else f"of the first {seen.rows:,} rows (a sample; --count reads them all)"
-    console.print(f"{seen.matching:,} match where ({seen.share:.1%}), {seen.malformed:,} are malformed, {of}", highlight=False)
+    matching = f"{seen.matching:,} match where ({seen.share:.1%})" if spec.source.where else f"{seen.matching:,} would run"
+    malformed = f"{seen.malformed:,} {'is' if seen.malformed == 1 else 'are'} malformed"
+    console.print(f"{matching}, {malformed}, {of}", highlight=False)
     for problem in seen.problems:
         console.print(f"  {problem}", style="red", markup=False, highlight=False)
     console.print(f"functions: {' → '.join(function.name for function in spec.functions) or 'none (files are copied)'}", highlight=False)

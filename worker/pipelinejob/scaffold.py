@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import csv as csv_
 import re
-from itertools import count
+from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
 
 from pipelinejob.header import read_header
 from pipelinejob.model import MAX_NAME
 from pipelinejob.reasons import JobError, JobReason
 
+_LOOKED_AT, _ROWS_LOOKED_AT = 1 << 24, 20  # bytes, rows
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _IMAGE_COLUMNS = ("image", "image_path", "imagepath", "filename", "file_name", "file", "path", "img", "picture", "photo")
 
@@ -20,8 +24,8 @@ def write(csv: Path) -> Path:
     Raises:
         JobError: the CSV cannot be read, lies outside the current directory, or the file exists.
     """
-    delimiter = _guess_delimiter(csv)
-    header = read_header(csv, delimiter=delimiter, encoding="utf-8")
+    delimiter, encoding = _guess_delimiter(csv), _guess_encoding(csv)
+    header = read_header(csv, delimiter=delimiter, encoding=encoding)
     here = Path.cwd()
     try:
         relative = csv.resolve().relative_to(here.resolve())
@@ -36,7 +40,8 @@ def write(csv: Path) -> Path:
     path = here / f"{name}.yaml"
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(_text(name, relative, columns, id_column, _guess_images(relative, columns, id_column), delimiter))
+            images = _guess_images(relative, columns, id_column, _first_rows(csv, delimiter, encoding))
+            file.write(_text(name, relative, columns, id_column, images, delimiter, encoding))
     except FileExistsError:
         raise JobError(JobReason.INVALID_SPEC, f"{path} exists: remove it, or edit it") from None
     return Path(path.name)
@@ -51,8 +56,37 @@ def _guess_delimiter(csv: Path) -> str:
     return max(",;\t|", key=line.count) if any(char in line for char in ",;\t|") else ","
 
 
-def _guess_images(csv: Path, columns: tuple[str, ...], id_column: str) -> str | None:
-    """images/{id}.jpg where such a folder lies beside the CSV, else a column that sounds like a file."""
+def _guess_encoding(csv: Path) -> str:
+    """utf-8 where the first 16 MiB are; else what a spreadsheet of Western Europe writes, or at least reads any byte."""
+    try:
+        with open(csv, "rb") as file:
+            start = file.read(_LOOKED_AT)
+    except OSError:
+        return "utf-8"  # read_header says what is wrong with the file
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            codecs.getincrementaldecoder(encoding)().decode(start)  # its last character may be cut
+            return encoding
+    return "latin-1"
+
+
+def _first_rows(path: Path, delimiter: str, encoding: str) -> list[list[str]]:
+    with open(path, encoding=encoding, errors="replace", newline="") as file, suppress(csv_.Error):
+        return list(islice(csv_.reader(file, delimiter=delimiter), 1, 1 + _ROWS_LOOKED_AT))
+    return []
+
+
+def _guess_images(csv: Path, columns: tuple[str, ...], id_column: str, rows: list[list[str]]) -> str | None:
+    """A column whose cells name images that are there; images/{id}.jpg where such a folder lies beside the CSV; a column that sounds so."""
+    for index, name in enumerate(columns):
+        cells = [row[index] for row in rows if len(row) == len(columns)]
+        cells = [cell for cell in cells if cell.lower().endswith(_IMAGE_ENDINGS) and not cell.startswith("/")]
+        if not _can_be_filled_in(name):
+            continue
+        for base in dict.fromkeys((csv.parent, Path())):
+            if any((base / cell).is_file() for cell in cells):
+                parent = base.as_posix()
+                return f"{{{name}}}" if parent == "." else f"{_literal(parent)}/{{{name}}}"
     for folder in ("images", "imgs", "img", "photos", "pictures"):
         beside = csv.parent / folder
         if beside.is_dir() and _can_be_filled_in(id_column):
@@ -75,7 +109,7 @@ def _can_be_filled_in(column: str) -> bool:
     return bool(column) and "{" not in column and "}" not in column
 
 
-def _text(name: str, csv: Path, columns: tuple[str, ...], id_column: str, images: str | None, delimiter: str) -> str:
+def _text(name: str, csv: Path, columns: tuple[str, ...], id_column: str, images: str | None, delimiter: str, encoding: str) -> str:
     source = [f"    csv: {_yaml(csv.as_posix())}                # relative to the data root (--data, by default this folder)"]
     if images:
         source.append(f"    images: {_yaml(images)}                # one image a row; columns in braces")
@@ -85,6 +119,8 @@ def _text(name: str, csv: Path, columns: tuple[str, ...], id_column: str, images
     source.append(f"    idColumn: {_yaml(id_column)}                # names the output files")
     if delimiter != ",":
         source.append(f"    delimiter: {_yaml(delimiter)}")
+    if encoding != "utf-8":
+        source.append(f"    encoding: {encoding}                # it is not UTF-8; look whether names come out right")
     example = next((column for column in columns if column != id_column), id_column)
     source.append(f"    # where: {{{_yaml(example)}: [some value, another]}}    # only these rows; also gte lte gt lt ne in notIn contains")
     chain = (
