@@ -251,7 +251,7 @@ def test_plan_writes_nothing_and_starts_nothing(bare_project: Project) -> None:
         "4 shards",
         "15 match",
         "50.0%",
-        "1 are malformed",
+        "1 is malformed",
         "row 30",
         "expected 5 fields, found 3",
         "1000",
