@@ -152,6 +152,8 @@ def failures(
     if jobs.phase_of(job) not in ENDS:
         _top_failures(job, json=json)
         return
+    if root := job["spec"]["source"].get("failedRowsOf"):
+        view.tell(f"{name} ran rows of {root['name']} again, whose results are its own: these are the failed rows of {root['name']}")
     from pipelinejob.store import FailedRow  # noqa: PLC0415 - loads the database's driver
     from pipelinejob_kubectl import copying, reading  # noqa: PLC0415
 

@@ -72,9 +72,14 @@ def refused(status: int, body: bytes, path: str) -> ApiError:
     return ApiError(status, word, word or f"Status{status}", said)
 
 
-def no_answer(host: str, error: object) -> NoAnswerError:
-    """Nobody answers at the address of the API server."""
-    cause = str(error).rpartition("Caused by ")[2].strip("()") or str(error)
-    cause = cause.rpartition(">: ")[2].removesuffix("')") or cause
-    advice = "is the cluster up, are you in its network, is this the right --context?"
-    return NoAnswerError("NoCluster", f"the Kubernetes API at {host} does not answer ({' '.join(cause.split())}): {advice}")
+def no_answer(host: str, error: Exception) -> PluginError:
+    """Nobody answers at the address of the API server, or somebody whom the kubeconfig does not know."""
+    cause = " ".join(str(getattr(error, "reason", None) or error).split())
+    if "CERTIFICATE_VERIFY_FAILED" in cause:
+        advice = "its kubeconfig may be of an older cluster: get it anew, or choose another --context"
+        return PluginError("NoCluster", f"whoever answers at {host} has a certificate that the kubeconfig does not trust: {advice}")
+    cause = cause.rpartition("] ")[2].rstrip("\"')") if "[Errno" in cause else cause[:200]
+    return NoAnswerError(
+        "NoCluster",
+        f"the Kubernetes API at {host} does not answer ({cause}): is it up, are you in its network, is this the right --context?",
+    )

@@ -94,11 +94,14 @@ class _Seen:
         self._jobs: list[Object] = []
         with suppress(ApiError):
             self._operators = _deployments(kube)
+        self._no_jobs: ApiError | None = None
         try:
             self._jobs = kube.items(kube.ours().partition("/namespaces/")[0] + "/pipelinejobs")
         except ApiError:
-            with suppress(ApiError):
+            try:
                 self._jobs = kube.items(kube.ours())
+            except ApiError as error:
+                self._no_jobs = error
 
     def operator(self) -> Iterator[Finding]:
         found = _deployments(self._kube)
@@ -171,4 +174,6 @@ class _Seen:
         yield from doctor.images(mine)
 
     def jobs(self) -> Iterator[Finding]:
+        if self._no_jobs is not None:
+            raise self._no_jobs
         yield from doctor.waiting(self._jobs)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import queue
 import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from pipelinejob.model import GROUP
 from pipelinejob_kubectl.errors import PluginError
-from pipelinejob_kubectl.jobs import has_ended
+from pipelinejob_kubectl.jobs import has_ended, shards_of
 from pipelinejob_kubectl.kube import Kube, Object
 
 STAGES = ("plan", "shard", "finalize")
@@ -77,30 +79,29 @@ def show(kube: Kube, job: Object, stage: str | None, shard: int | None, tail: in
 def follow(kube: Kube, job: Object, stage: str | None, shard: int | None, tail: int | None, say: Say) -> None:
     """Says what the pods print until the job ends, those that come later too."""
     path = kube.ours(job["metadata"]["name"], namespace=job["metadata"]["namespace"])
+    lines: queue.Queue[str] = queue.Queue(MOST)  # threads read, this one alone writes: whoever reads us may go
     threads: dict[str, threading.Thread] = {}
-    lock = threading.Lock()
+    look_at, ended = 0.0, False
+    while not ended or any(thread.is_alive() for thread in threads.values()) or not lines.empty():
+        if not ended and time.monotonic() >= look_at:
+            now = kube.call("GET", path)
+            for pod in pods_of(kube, now, stage, shard):
+                if (uid := pod["metadata"]["uid"]) not in threads and len(threads) < MOST:
+                    threads[uid] = threading.Thread(target=_read, args=(kube, pod, tail, lines), daemon=True)
+                    threads[uid].start()
+            look_at, ended = time.monotonic() + EVERY, has_ended(now)
+        with suppress(queue.Empty):
+            say(lines.get(timeout=0.2))
 
-    def one(pod: Object) -> None:
-        query: list[tuple[str, object]] = [("follow", "true"), *([("tailLines", tail)] if tail is not None else [])]
-        try:
-            for line in kube.lines(_log(kube, pod), query):
-                with lock:
-                    say(_prefix(pod) + line)
-        except PluginError as error:
-            with lock:
-                say(f"{_prefix(pod)}({error.message})")
 
-    while True:
-        now = kube.call("GET", path)
-        for pod in pods_of(kube, now, stage, shard):
-            if (uid := pod["metadata"]["uid"]) not in threads and len(threads) < MOST:
-                threads[uid] = threading.Thread(target=one, args=(pod,), daemon=True)
-                threads[uid].start()
-        if has_ended(now):
-            break
-        time.sleep(EVERY)
-    for thread in threads.values():
-        thread.join()
+def _read(kube: Kube, pod: Object, tail: int | None, lines: queue.Queue[str]) -> None:
+    """Puts the lines of a pod into a queue, to its end."""
+    query: list[tuple[str, object]] = [("follow", "true"), *([("tailLines", tail)] if tail is not None else [])]
+    try:
+        for line in kube.lines(_log(kube, pod), query):
+            lines.put(_prefix(pod) + line)
+    except PluginError as error:
+        lines.put(f"{_prefix(pod)}({error.message})")
 
 
 def none(job: Object, stage: str | None, shard: int | None) -> str:
@@ -108,6 +109,8 @@ def none(job: Object, stage: str | None, shard: int | None) -> str:
     what = f" of shard {shard}" if shard is not None else f" of the stage {stage}" if stage else ""
     if not (job.get("status") or {}).get("conditions"):
         return "the operator has not seen this job yet: wait, or 'kubectl pipelinejob doctor'"
+    if shard is not None and 0 < (shards := shards_of(job).total) <= shard:
+        return f"the job has {shards} shards, numbered from 0"
     if has_ended(job):
         return f"no pod{what} is left: a job's pods are kept for an hour after its end, those of a suspended or cancelled round not at all"
     return f"no pod{what} has begun: 'kubectl pipelinejob status {job['metadata']['name']}' says what it waits for"

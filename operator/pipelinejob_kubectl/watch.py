@@ -33,15 +33,18 @@ def follow(kube: Kube, path: str, uid: str, show: Callable[[Object], None], tell
         PluginError: it was deleted, or the API server is away for long.
     """
     away_since: float | None = None
+    told = ""
     while True:
         try:
             job = kube.call("GET", path)
-            away_since = None
+            away_since, told = None, ""
         except NoAnswerError as error:
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > PATIENCE:
                 raise
-            tell(error.message)
+            if error.message != told:
+                tell(f"{error.message} (asking again for {PATIENCE:.0f} s)")
+                told = error.message
             time.sleep(EVERY * 2)
             continue
         except ApiError as error:
