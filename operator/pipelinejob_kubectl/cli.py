@@ -385,21 +385,17 @@ def main() -> None:
     except JobError as error:
         code = _fail(error.reason, error.message, 2, json, began)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail(
-            "Interrupted", "the job goes on in the cluster: 'kubectl pipelinejob status NAME --watch' follows it again", 130, json, began
-        )
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read our output (as head does) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
         code = _fail("Unexpected", f"{type(error).__name__}: {error}: please report this", 1, json, began)
+    if code == EXIT_INTERRUPTED:  # typer makes it of a Ctrl-C
+        _fail("Interrupted", "jobs go on in the cluster: 'kubectl pipelinejob status NAME --watch' follows one", code, json, began)
     sys.exit(code)
 
 
 def _fail(reason: str, message: str, code: int, json: bool, began: float) -> int:
     view.show_error(reason, message, json=json, seconds=time.monotonic() - began)
     return code
-
-
-if __name__ == "__main__":
-    main()
