@@ -23,7 +23,7 @@ CHAOS_ROWS ?=
 CHAOS_PACE ?= 4
 
 BIN := .venv/bin
-TYPED := worker/pipelinejob operator/pipelinejob_operator operator/pipelinejob_gateway $(wildcard data/generate.py data/train.py)
+TYPED := worker/pipelinejob operator/pipelinejob_operator operator/pipelinejob_gateway operator/pipelinejob_kubectl $(wildcard data/generate.py data/train.py)
 
 .PHONY: help demo test test-unit fuzz chaos lint verify package lock image cluster-up cluster-down bench clean
 

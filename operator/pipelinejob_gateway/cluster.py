@@ -18,9 +18,10 @@ import psycopg2.extensions
 
 from pipelinejob import insight, jobfile, model, planning
 from pipelinejob.insight import Insight
-from pipelinejob.model import MAX_NAME, MUTABLE, PipelineJob
+from pipelinejob.model import MUTABLE, PipelineJob
 from pipelinejob.reasons import ENDS, JobError, JobReason
 from pipelinejob.resources import Event, Output, Page, Source, StateError, check_reasons
+from pipelinejob.specs import redrive_of
 from pipelinejob.store import Database, FailedRow, Store
 from pipelinejob_gateway.callers import GROUP, PLURAL, Caller, Callers
 from pipelinejob_gateway.kube import MERGE_PATCH, Kube
@@ -226,11 +227,9 @@ class ClusterJobs:
             raise StateError(JobReason.INVALID_SPEC, f"{name!r} has not ended ({status.get('phase') or 'Pending'}): wait for its end")
         if not status.get("rows", {}).get("failed"):
             return None
-        body = _redrive(root, list(reasons))
         for number in range(1, MOST_REDRIVES):
-            body["metadata"]["name"] = _numbered(name, number)
             try:
-                return self._call("POST", namespace, body=body)
+                return self._call("POST", namespace, body=redrive_of(root, reasons, number))
             except Refused as error:
                 if error.reason != "AlreadyExists":
                     raise
@@ -260,16 +259,3 @@ class ClusterJobs:
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}" + (f"/{name}" if name else "")
         answer = self._cluster.kube.call(method, path, token=self._caller.token, **options)
         return shown(answer) if answer.get("kind") == model.KIND else answer
-
-
-def _redrive(root: Mapping[str, Any], reasons: list[str]) -> dict[str, Any]:
-    """A redrive of a job: the same spec, but for the output, which is the job's."""
-    spec = {key: value for key, value in root["spec"].items() if key not in ("suspend", "cancel")}
-    spec["source"] = {**spec["source"], "failedRowsOf": {"name": root["metadata"]["name"], "reasons": reasons}}
-    spec["output"] = {key: value for key, value in (spec.get("output") or {}).items() if key != "path"}
-    return {"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": {}, "spec": spec}
-
-
-def _numbered(name: str, number: int) -> str:
-    ending = f"-redrive-{number}"
-    return name[: MAX_NAME - len(ending)].rstrip("-") + ending

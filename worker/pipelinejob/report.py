@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelinejob import objects
-from pipelinejob.model import PipelineJob, TopFailure
+from pipelinejob.model import PipelineJob, Rows, TopFailure
 from pipelinejob.progress import duration
 from pipelinejob.reasons import JobError, Phase, RowFailure, RowReason
 
@@ -42,10 +42,11 @@ WHAT_TO_DO = {
     RowReason.FUNCTION_TIMEOUT: "raise the function's timeoutSeconds, or look why it hangs",
     RowReason.OUTPUT_ERROR: "choose another output.format or size",
 }
-_STYLES = {Phase.COMPLETE: "green", Phase.FAILED: "red", Phase.CANCELLED: "yellow", Phase.SUSPENDED: "yellow"}
+STYLES = {Phase.COMPLETE: "green", Phase.FAILED: "red", Phase.CANCELLED: "yellow", Phase.SUSPENDED: "yellow"}
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """The one line that says it to a program."""
     # In ASCII, so that it is one line to every reader (U+0085 and U+2028 end lines to some) under every locale.
     sys.stdout.write(jsonlib.dumps(value) + "\n")
     sys.stdout.flush()
@@ -54,7 +55,7 @@ def _print_json(value: object) -> None:
 def show_result(result: Result, top: Sequence[TopFailure], *, json: bool, seconds: float) -> None:
     """The end of a run: failures first, since they want reading, then the counts and where the results are."""
     if json:
-        _print_json(objects.of_result(result, seconds, result.note if result.interrupted else None))
+        print_json(objects.of_result(result, seconds, result.note if result.interrupted else None))
         return
     console = Console()
     _print_failures(console, top, result.job.name)
@@ -73,9 +74,8 @@ def show_redrive(result: Result, top: Sequence[TopFailure], root: Result, *, jso
         Console().print(f"{root.job.name} is {root.job.phase}: {left}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_failures(console: Console, top: Sequence[TopFailure], name: str) -> None:
-    if not top:
-        return
+def failures_table(top: Sequence[TopFailure]) -> Table:
+    """The commonest reasons, each with an example and what to do."""
     table = Table(title="Failed rows", title_justify="left")
     table.add_column("reason", style="red", no_wrap=True)
     table.add_column("rows", justify="right")
@@ -83,19 +83,30 @@ def _print_failures(console: Console, top: Sequence[TopFailure], name: str) -> N
     table.add_column("what to do")
     for failure in top:
         table.add_row(failure.reason, f"{failure.count:,}", escape(failure.example), WHAT_TO_DO[RowReason(failure.reason)])
-    console.print(table)
-    console.print(f"all of them: failures.csv in the results, or 'pipelinejob failures {name}'", highlight=False)
+    return table
 
 
-def _print_counts(console: Console, result: Result) -> None:
-    job, rows = result.job, result.rows
-    table = Table(title=f"{job.namespace}/{job.name}", title_justify="left")
+def counts_table(title: str, rows: Rows) -> Table:
+    """How many rows ended how."""
+    table = Table(title=title, title_justify="left")
     counts = rows.counts()
     for column in counts:
         table.add_column(column, justify="right")
     table.add_row(*(f"{count:,}" for count in counts.values()))
-    console.print(table)
-    style = _STYLES.get(Phase(job.phase), "cyan")
+    return table
+
+
+def _print_failures(console: Console, top: Sequence[TopFailure], name: str) -> None:
+    if not top:
+        return
+    console.print(failures_table(top))
+    console.print(f"all of them: failures.csv in the results, or 'pipelinejob failures {name}'", highlight=False)
+
+
+def _print_counts(console: Console, result: Result) -> None:
+    job = result.job
+    console.print(counts_table(f"{job.namespace}/{job.name}", result.rows))
+    style = STYLES.get(Phase(job.phase), "cyan")
     reason = f" ({job.reason})" if job.reason else ""
     console.print(f"[{style}]{job.phase}[/]{reason}", highlight=False)
     for line in dict.fromkeys(filter(None, (job.message, result.note))):
@@ -105,7 +116,7 @@ def _print_counts(console: Console, result: Result) -> None:
 def show_status(result: Result, top: Sequence[TopFailure], *, json: bool) -> None:
     """How a job stands now."""
     if json:
-        _print_json(objects.of_result(result, result.job.seconds, result.note))
+        print_json(objects.of_result(result, result.job.seconds, result.note))
         return
     console = Console()
     _print_failures(console, top, result.job.name)
@@ -116,7 +127,7 @@ def show_status(result: Result, top: Sequence[TopFailure], *, json: bool) -> Non
 def show_done(result: Result, message: str, *, json: bool) -> None:
     """A command that has nothing to show but that it is done."""
     if json:
-        _print_json(objects.of_result(result, result.job.seconds, message))
+        print_json(objects.of_result(result, result.job.seconds, message))
     else:
         Console().print(message, highlight=False, markup=False, soft_wrap=True)
 
@@ -124,7 +135,7 @@ def show_done(result: Result, message: str, *, json: bool) -> None:
 def show_path(what: str, path: Path, *, json: bool) -> None:
     """A file that was written."""
     if json:
-        _print_json({what: str(path.resolve())})
+        print_json({what: str(path.resolve())})
     else:
         Console().print(str(path), highlight=False, markup=False, soft_wrap=True)
 
@@ -132,7 +143,7 @@ def show_path(what: str, path: Path, *, json: bool) -> None:
 def show_list(jobs: Sequence[Job], states: Sequence[str | None], *, json: bool) -> None:
     """The jobs of the ledger."""
     if json:
-        _print_json({"jobs": [objects.of_job(job, state) for job, state in zip(jobs, states, strict=True)]})
+        print_json({"jobs": [objects.of_job(job, state) for job, state in zip(jobs, states, strict=True)]})
         return
     table = Table()
     for column in ("name", "phase", "progress", "failed", "created", "output"):
@@ -153,7 +164,7 @@ def show_list(jobs: Sequence[Job], states: Sequence[str | None], *, json: bool) 
 def show_failures(failures: Iterable[FailedRow], *, json: bool) -> None:
     """The failed rows, one by one."""
     if json:
-        _print_json({"failures": [failure._asdict() for failure in failures]})
+        print_json({"failures": [failure._asdict() for failure in failures]})
         return
     table = Table()
     table.add_column("row", justify="right")
@@ -172,7 +183,7 @@ def show_results(result: Result, home: Path, *, json: bool) -> None:
         result.output, result.job.spec["output"]["urlColumn"], home / "contact-sheets" / f"{result.job.namespace}-{result.job.name}.png"
     )
     if json:
-        _print_json({**objects.of_result(result, result.job.seconds, result.note), "contactSheet": str(sheet) if sheet else None})
+        print_json({**objects.of_result(result, result.job.seconds, result.note), "contactSheet": str(sheet) if sheet else None})
         return
     console = Console()
     _print_counts(console, result)
@@ -186,7 +197,7 @@ def show_results(result: Result, home: Path, *, json: bool) -> None:
 def show_functions(functions: Sequence[Function], *, json: bool) -> None:
     """The built-in functions and their params."""
     if json:
-        _print_json({"functions": [function.described() for function in functions]})
+        print_json({"functions": [function.described() for function in functions]})
         return
     table = Table(show_lines=True)
     for column in ("function", "version", "params", "what it does"):
@@ -207,7 +218,7 @@ def show_trial(tried: Trial, sheet: Path | None, *, json: bool) -> None:
     if json:
         said = {key: function[key] for key in ("name", "params", "digest")}
         pictures = {"before": _size(tried.before), "after": _size(after)}
-        _print_json({**said, **pictures, "columns": tried.columns, "skipped": tried.outcome.skipped, "seconds": round(tried.seconds, 6)})
+        print_json({**said, **pictures, "columns": tried.columns, "skipped": tried.outcome.skipped, "seconds": round(tried.seconds, 6)})
         return
     params = ", ".join(f"{key}={value!r}" for key, value in function["params"].items())
     console = Console()
@@ -227,7 +238,7 @@ def show_trial(tried: Trial, sheet: Path | None, *, json: bool) -> None:
 def show_row_failure(failure: RowFailure, *, json: bool) -> None:
     """What a row would fail with, and the lines of the function that raised it."""
     if json:
-        _print_json({"reason": failure.reason.value, "function": failure.function, "message": failure.message})
+        print_json({"reason": failure.reason.value, "function": failure.function, "message": failure.message})
     if failure.__cause__ is not None:
         traceback.print_exception(failure.__cause__)
     sys.stderr.write(f"{failure.reason.value}: {failure.message}\n")
@@ -247,7 +258,7 @@ def show_plan(
     """What a job would do, and what it made of a sample."""
     spec = request.job.spec
     if json:
-        _print_json(objects.of_plan(request, index, shards, seen, seconds, tried))
+        print_json(objects.of_plan(request, index, shards, seen, seconds, tried))
         return
     console = Console()
     console.print(
@@ -291,11 +302,11 @@ def show_error(error: JobError, job: PipelineJob | None, result: Result | None, 
         return
     said: dict[str, Any] = {"phase": Phase.FAILED, "reason": error.reason, "message": error.message}
     if result is not None:
-        _print_json(objects.of_result(result, seconds) | said)
+        print_json(objects.of_result(result, seconds) | said)
     elif job is not None:
-        _print_json(objects.summary(name=job.metadata.name, namespace=job.metadata.namespace, seconds=seconds) | said)
+        print_json(objects.summary(name=job.metadata.name, namespace=job.metadata.namespace, seconds=seconds) | said)
     else:
-        _print_json(objects.summary(seconds=seconds) | said)
+        print_json(objects.summary(seconds=seconds) | said)
 
 
 def show_bug(error: Exception, *, json: bool, seconds: float) -> None:
@@ -303,13 +314,13 @@ def show_bug(error: Exception, *, json: bool, seconds: float) -> None:
     message = f"unexpected {type(error).__name__}: {error}"
     Console(stderr=True).print(f"{message}: please report this", style="red", markup=False, highlight=False, soft_wrap=True)
     if json:
-        _print_json(objects.summary(seconds=seconds, message=message))
+        print_json(objects.summary(seconds=seconds, message=message))
 
 
 def show_scaffold(path: Path, *, json: bool) -> None:
     """A job file that was written, and what to do with it."""
     if json:
-        _print_json({"file": str(path)})
+        print_json({"file": str(path)})
     else:
         name = shlex.quote(str(path))
         Console().print(
@@ -325,4 +336,4 @@ def show_interrupt(*, json: bool) -> None:
     message = "interrupted: run the same command to go on"
     Console(stderr=True).print(message, style="yellow")
     if json:
-        _print_json(objects.summary(phase=Phase.PENDING, message=message))
+        print_json(objects.summary(phase=Phase.PENDING, message=message))

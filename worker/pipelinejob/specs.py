@@ -1,11 +1,11 @@
-"""Two specs side by side: what keeps them from being of one job, and what a redrive may have of its own."""
+"""Two specs side by side: what keeps them from being of one job, what a redrive may have of its own, and a redrive as a resource."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelinejob.model import MUTABLE, FailurePolicy, Spec
+from pipelinejob.model import API_VERSION, KIND, MAX_NAME, MUTABLE, FailurePolicy, Spec
 
 NO_BUDGET = FailurePolicy.model_validate({"maxFailedRowsPercent": 100})
 
@@ -33,3 +33,18 @@ def redrive_differences(root: Mapping[str, Any], spec: Spec) -> list[str]:
 def as_redrive(spec: Spec) -> Spec:
     """The spec with a failure budget that nothing breaks: its rows are those that failed, and their job's own budget judges that."""
     return spec.model_copy(update={"failure_policy": NO_BUDGET})
+
+
+def redrive_of(root: Mapping[str, Any], reasons: Sequence[str], number: int) -> dict[str, Any]:
+    """A redrive of a PipelineJob, as a resource: the same spec, but for the output, which is the job's."""
+    spec = {key: value for key, value in root["spec"].items() if key not in ("suspend", "cancel")}
+    spec["source"] = {**spec["source"], "failedRowsOf": {"name": root["metadata"]["name"], "reasons": list(reasons)}}
+    spec["output"] = {key: value for key, value in (spec.get("output") or {}).items() if key != "path"}
+    metadata = {"name": redrive_name(root["metadata"]["name"], number)}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+
+
+def redrive_name(name: str, number: int) -> str:
+    """NAME-redrive-<n>, cut to what a name may have."""
+    ending = f"-redrive-{number}"
+    return name[: MAX_NAME - len(ending)].rstrip("-") + ending
