@@ -20,7 +20,7 @@ PAGES = {
     "the jobs": "/",
     "the job": f"/jobs/default/{BIG}",
     "its failed rows": f"/jobs/default/{BIG}/failures",
-    "its rows, with their pictures": f"/jobs/default/{BIG}/rows",
+    "its rows (without images)": f"/jobs/default/{BIG}/rows",
     "its columns": f"/jobs/default/{BIG}/columns",
     "a new job": "/new",
 }
