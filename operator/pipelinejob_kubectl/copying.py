@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ from pipelinejob_kubectl.errors import PluginError
 FILES = ("manifest.json", "metadata.csv", "failures.csv")  # the manifest first: it says how much there is to come
 CHUNK = 1 << 18
 _MEMBER = re.compile(r"manifest\.json|metadata\.csv|failures\.csv|images/[0-9]{9,}/(?!\.)[^/\\\x00-\x1f]+")
-_NO_LIMIT = sys.maxsize
+_MOST_CELL = 1 << 30  # a cell may have a MiB
 
 Told = Callable[[int, Mapping[str, Any] | None], None]  # bytes so far, and the manifest once it is there
 
@@ -136,7 +135,7 @@ def verify(folder: Path, url_column: str, *, tables: Iterable[str] = ("metadata.
 
 
 def _urls(metadata: Path, column: str) -> Iterator[str]:
-    csv.field_size_limit(_NO_LIMIT)
+    csv.field_size_limit(_MOST_CELL)
     with open(metadata, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if url := row[column]:

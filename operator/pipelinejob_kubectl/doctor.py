@@ -220,7 +220,7 @@ def storage(claims: Sequence[Object], jobs: Sequence[Object], classes: Sequence[
     known = {claim["metadata"]["name"]: (claim.get("status") or {}).get("phase", "Pending") for claim in claims}
     mine = [job for job in jobs if job["metadata"]["namespace"] == namespace and phase_of(job) not in ENDS]
     wanted = {job["spec"]["data"]["persistentVolumeClaim"]["claimName"] for job in mine if job["spec"].get("data")}
-    for name in sorted(wanted | set(known)):
+    for name in sorted(wanted or list(known)[:MOST]):
         phase = known.get(name)
         if phase == "Bound":
             yield ok("storage", f"the claim {name} is bound")

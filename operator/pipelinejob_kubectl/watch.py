@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.live import Live
 
 from pipelinejob_kubectl import view
-from pipelinejob_kubectl.errors import ApiError, NoAnswerError, PluginError
+from pipelinejob_kubectl.errors import DOCTOR, ApiError, NoAnswerError, PluginError
 from pipelinejob_kubectl.jobs import has_ended, phase_of
 from pipelinejob_kubectl.kube import Kube, Object
 
 EVERY = 1.0  # seconds; a status is written every two at most
 PLAIN_EVERY = 5.0  # seconds between lines where there is no terminal
+UNSEEN = 15.0  # seconds without a word of the operator, after which somebody should look
 PATIENCE = 120.0  # seconds that the API server may be away
 
 
@@ -33,6 +34,7 @@ def follow(kube: Kube, path: str, uid: str, show: Callable[[Object], None], tell
         PluginError: it was deleted, or the API server is away for long.
     """
     away_since: float | None = None
+    unseen_since: float | None = time.monotonic()
     told = ""
     while True:
         try:
@@ -57,6 +59,11 @@ def follow(kube: Kube, path: str, uid: str, show: Callable[[Object], None], tell
         if job["metadata"]["uid"] != uid:
             raise _deleted(path)
         show(job)
+        if (job.get("status") or {}).get("conditions"):
+            unseen_since = None
+        elif unseen_since is not None and time.monotonic() - unseen_since > UNSEEN:
+            tell(f"the operator has not taken this job on for {UNSEEN:.0f} s: {DOCTOR}")
+            unseen_since = None
         if has_ended(job):
             return job
         time.sleep(EVERY)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelinejob_kubectl import arguments, cli, completion, copying, doctor, errors, in_pod, jobs, planned, reading, view
+from pipelinejob_kubectl import arguments, cli, completion, copying, doctor, errors, in_pod, jobs, planned, reading, view, watch
 from pipelinejob_kubectl.errors import PluginError
 from pipelinejob_operator.crd import crd
 from pipelinejob_operator.manifests import Defaults, Target, run_job
@@ -498,3 +498,48 @@ def test_the_archive_of_krew_is_what_its_manifest_says_and_starts_the_command(tm
     (tmp_path / "poor").chmod(0o755)
     ran = plugin.run("version", environment={"PIPELINEJOB_PYTHON": str(tmp_path / "poor")}, **words)
     assert ran.code == 1 and "pip install" in ran.err
+
+
+class Clock:
+    """A cluster and a time of its own: what each look at a job gives, an error or the job."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: Any) -> None:
+        self.now, self.told, self.answers = 0.0, [], list(answers)
+        monkeypatch.setattr(watch.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(watch.time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def call(self, *_: Any) -> Any:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def follow(self) -> Any:
+        return watch.follow(self, "/pipelinejobs/men", "u1", lambda _: None, self.told.append)  # type: ignore[arg-type]
+
+
+def test_a_watch_outlives_an_api_server_that_is_away_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = errors.NoAnswerError("NoCluster", "it does not answer")
+    clock = Clock(monkeypatch, job(), *[away] * 5, errors.refused(503, b"", "/x"), job("Complete", **waits("Complete", status="True")))
+    assert jobs.phase_of(clock.follow()) == "Complete"
+    assert len(clock.told) == 1 and "does not answer" in clock.told[0]  # once, not at each try
+    with pytest.raises(errors.NoAnswerError):
+        Clock(monkeypatch, away).follow()
+
+
+def test_a_watch_ends_with_a_job_that_is_deleted_or_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PluginError, match="was deleted"):
+        Clock(monkeypatch, job(), errors.refused(404, b'{"reason": "NotFound", "message": "m"}', "/x")).follow()
+    other = job("Complete")
+    other["metadata"]["uid"] = "u2"
+    with pytest.raises(PluginError, match="was deleted"):
+        Clock(monkeypatch, other).follow()
+
+
+def test_a_watch_says_when_no_operator_takes_the_job_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, *[job(None)] * 40, job("Complete"))
+    clock.follow()
+    assert len(clock.told) == 1 and "doctor" in clock.told[0]
