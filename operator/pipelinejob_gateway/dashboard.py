@@ -130,7 +130,7 @@ class Token(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    token: str = Field(min_length=1, max_length=16_384)
+    token: str = Field(min_length=1, max_length=3_800)  # a browser keeps cookies of 4 KiB
 
 
 @router.get("/login", response_class=HTMLResponse)
