@@ -95,7 +95,7 @@ def test_the_disk_of_a_run_stays_full(project: Project, disk: Disk, undisturbed:
     disk.fill(leaving=LEFT)
     ran = project.run("run", job, "--json", env=SOON)
     assert ran.code == 1 and ran.json["reason"] == "ShardsFailed" and ran.json["rows"]["failed"] <= 3
-    assert ran.json["message"].startswith("no room is left (No space left on device: ")
+    assert ran.json["message"].startswith("no room is left (No space left on device")
     assert ran.json["message"].endswith("make room, then run the same command to go on")
     assert "Traceback" not in ran.err
     _nothing_half_done(project, undisturbed)
