@@ -87,7 +87,10 @@ class Client:
         async def attempt() -> dict[str, Any]:
             return await self._attempt(method, path, list(query), body, {"Accept": accept, "Content-Type": content_type})
 
-        result: dict[str, Any] = await on_retry_after_error(TRIES, _can_be_tried_again, attempt, sleep_func=_sleep)
+        def can_be_tried_again(error: Exception) -> bool:
+            return isinstance(error, ApiError) and (error.status in (0, 429) or error.status >= 500 or _was_overtaken(method, error))
+
+        result: dict[str, Any] = await on_retry_after_error(TRIES, can_be_tried_again, attempt, sleep_func=_sleep)
         return result
 
     async def list_all(
@@ -139,8 +142,12 @@ def _told(data: bytes, fallback: str) -> tuple[str, str]:
         return fallback, data[:200].decode(errors="replace").strip()
 
 
-def _can_be_tried_again(error: Exception) -> bool:
-    return isinstance(error, ApiError) and (error.status in (0, 429) or error.status >= 500)
+def _was_overtaken(method: str, error: ApiError) -> bool:
+    """Whether something else that a creation counts in, such as a ResourceQuota, was changed in the same moment.
+
+    Other calls that are overtaken were told what to do from something that is old now, and have to look again.
+    """
+    return method == "POST" and error.reason == "Conflict"
 
 
 async def _sleep(seconds: float) -> None:
