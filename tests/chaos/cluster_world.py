@@ -25,7 +25,7 @@ SYSTEM = ("-n", "pipelinejob-system")
 OPERATOR = ("-l", "app.kubernetes.io/component=operator")
 POSTGRES = "pipelinejob-postgres-0"
 LOOK_EVERY = 1.0  # seconds between questions to the API server
-PODS_GO_WITHIN = 60.0  # seconds after the end of a job
+PODS_GO_WITHIN = 120.0  # seconds after the end of a job
 
 
 class InCluster:

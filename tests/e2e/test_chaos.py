@@ -19,7 +19,7 @@ ROWS = 6000
 SPEC = {"sharding": {"rowsPerShard": 1500, "batchRows": 200}}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 def test_a_short_chaos_run(cluster: Cluster, tmp_path: Path) -> None:
     """As `make chaos CHAOS_WHERE=cluster CHAOS_SEED=2 CHAOS_ROWS=6000 CHAOS_PACE=2`, with smaller shards and at most eight faults."""
     if cluster.node is None:
@@ -28,7 +28,7 @@ def test_a_short_chaos_run(cluster: Cluster, tmp_path: Path) -> None:
     data, undisturbed = prepare(tmp_path, ROWS, server, SPEC)
     server.close()
     with closing(InCluster(cluster, data, SPEC)) as world:
-        outcome = run(world, "cluster", 2, undisturbed, pace=2, limit=200, say=print, most=8)
+        outcome = run(world, "cluster", 2, undisturbed, pace=2, limit=300, say=print, most=8)
 
     assert outcome.findings == []
     assert outcome.struck >= 5
