@@ -223,6 +223,27 @@ def results(
 
 
 @app.command()
+def upload(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="The folder with the CSV and the images.", show_default=False)],
+    claim: Annotated[str, typer.Option("--claim", help="The claim that gets it.", show_default=False)],
+    to: Annotated[str | None, typer.Option("--to", help="Where on the claim; by default the folder's name.", show_default=False)] = None,
+    image: Annotated[str | None, typer.Option("--image", help="Of the pod that writes; by default the workers'.")] = None,
+    json: Json = False,
+) -> None:
+    """Copy a folder onto a claim; what is there already is not sent again."""
+    from pipelinejob_kubectl import upload as sending  # noqa: PLC0415
+
+    kube, path = _kube(ctx), sending.place(to, folder)
+    sent = sending.upload(kube, folder, claim, path, image)
+    if json:
+        report.print_json({"namespace": kube.namespace, "claim": claim, "path": path, **sent._asdict()})
+        return
+    kept = f"; {sent.kept:,} were there" if sent.kept else ""
+    view.say(f"{sent.files:,} {'file' if sent.files == 1 else 'files'}, {sent.bytes:,} bytes, in {path!r} of the claim {claim}{kept}")
+
+
+@app.command()
 def redrive(
     ctx: typer.Context,
     name: Name,

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "logs": ("job", ("--shard", "--stage", "--follow", "--tail")),
     "failures": ("job", ("--reason", "--csv", "--json")),
     "results": ("job", ("--to", "--images", "--no-images", "--json")),
+    "upload": ("file", ("--claim", "--to", "--image", "--json")),
     "redrive": ("job", ("--reason", "--pending", "--no-wait", "--json")),
     "suspend": ("job", ("--json",)),
     "resume": ("job", ("--watch", "--json")),
@@ -36,9 +37,9 @@ VERBS: dict[str, tuple[str, tuple[str, ...]]] = {
     "version": ("", ("--client", "--json")),
 }
 VALUES = {"--reason": [reason.value for reason in RowReason], "--stage": ["plan", "shard", "finalize"]}
-NO_WORD = ("--shard", "--tail")  # their values cannot be guessed
+NO_WORD = ("--shard", "--tail", "--image", "--claim")  # no file; but for the claim, their values cannot be guessed
 PATHS = ("--to", "--kubeconfig")
-LISTS = {"job": "pipelinejobs.pipelinejob.dev", "--namespace": "namespaces"}
+LISTS = {"job": "pipelinejobs.pipelinejob.dev", "--namespace": "namespaces", "--claim": "persistentvolumeclaims"}
 
 Ask = Callable[[Sequence[str]], list[str]]
 

@@ -31,13 +31,13 @@ def results(kube: Kube, job: Object, folder: Path, *, images: bool) -> copying.C
             "NoResults", f"{name!r} has no results: it ended before a row was run; 'kubectl pipelinejob status {name}' says why"
         )
     column = (job["spec"].get("output") or {}).get("urlColumn") or "url"
-    with copying.target(folder) as draft, reading.reader(kube, job) as pod, _bar() as bar:
-        task = bar.add_task("results", total=None)
+    with copying.target(folder) as draft, reading.reader(kube, job) as pod, bar() as shown:
+        task = shown.add_task("results", total=None)
 
         def told(size: int, manifest: Mapping[str, Any] | None) -> None:
             if manifest is not None:
-                bar.update(task, total=size + copying.expected_bytes(manifest, images))
-            bar.update(task, completed=size)
+                shown.update(task, total=size + copying.expected_bytes(manifest, images))
+            shown.update(task, completed=size)
 
         with reading.packed(kube, job, pod, copying.FILES, images=images) as stream:
             copied = copying.unpack(stream, draft, told)
@@ -45,7 +45,8 @@ def results(kube: Kube, job: Object, folder: Path, *, images: bool) -> copying.C
     return copied
 
 
-def _bar() -> Progress:
+def bar() -> Progress:
+    """Of bytes, on standard error, where that is a terminal."""
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -61,21 +61,22 @@ def like_spec(job: Object, environment: Mapping[str, str]) -> Like | None:
     return Like(image, environment.get("PIPELINEJOB_WORKER_PULL_POLICY", "IfNotPresent"), pod)
 
 
-def manifest(job: Object, like: Like, name: str) -> Object:
-    """The pod: no rights, no token, no network service of ours, the claim read-only."""
-    meta, source = job["metadata"], inspect.getsource(in_pod)
+def manifest(like: Like, name: str, namespace: str, claim: str, *, job: Object | None = None) -> Object:
+    """The pod: no rights, no token, no network service of ours; the claim read-only where it is a job's, which owns the pod."""
+    source, about = inspect.getsource(in_pod), {}
+    if job is not None:
+        meta = job["metadata"]
+        owner = {"apiVersion": API_VERSION, "kind": KIND, "name": meta["name"], "uid": meta["uid"], "blockOwnerDeletion": False}
+        about = {"annotations": {f"{GROUP}/reads": meta["name"]}, "ownerReferences": [owner]}
     security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": name,
-            "namespace": meta["namespace"],
+            "namespace": namespace,
             "labels": {"app.kubernetes.io/name": NAME, "app.kubernetes.io/managed-by": NAME},
-            "annotations": {f"{GROUP}/reads": meta["name"]},
-            "ownerReferences": [
-                {"apiVersion": API_VERSION, "kind": KIND, "name": meta["name"], "uid": meta["uid"], "blockOwnerDeletion": False}
-            ],
+            **about,
         },
         "spec": {
             **like.pod,
@@ -98,13 +99,13 @@ def manifest(job: Object, like: Like, name: str) -> Object:
                         "capabilities": {"drop": ["ALL"]},
                     },
                     "volumeMounts": [
-                        {"name": "data", "mountPath": ROOT, "readOnly": True},
+                        {"name": "data", "mountPath": ROOT, "readOnly": job is not None},
                         {"name": "tmp", "mountPath": "/tmp"},
                     ],
                 }
             ],
             "volumes": [
-                {"name": "data", "persistentVolumeClaim": {"claimName": job["spec"]["data"]["persistentVolumeClaim"]["claimName"]}},
+                {"name": "data", "persistentVolumeClaim": {"claimName": claim}},
                 {"name": "tmp", "emptyDir": {}},
             ],
         },
@@ -148,9 +149,24 @@ def reader(kube: Kube, job: Object) -> Iterator[str]:
     Raises:
         PluginError: it does not start.
     """
-    namespace = job["metadata"]["namespace"]
-    body = manifest(job, like(kube, job), f"{NAME}-{secrets.token_hex(4)}")
-    name = body["metadata"]["name"]
+    claim = job["spec"]["data"]["persistentVolumeClaim"]["claimName"]
+    with beside(kube, manifest(like(kube, job), new_name(), job["metadata"]["namespace"], claim, job=job)) as name:
+        yield name
+
+
+def new_name() -> str:
+    """Of a pod of ours."""
+    return f"{NAME}-{secrets.token_hex(4)}"
+
+
+@contextmanager
+def beside(kube: Kube, body: Object) -> Iterator[str]:
+    """The name of the pod of a manifest, once it runs; it is gone afterwards, whatever happens.
+
+    Raises:
+        PluginError: it does not start.
+    """
+    name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
     _sweep(kube, namespace)
     kube.call("POST", kube.core("pods", namespace=namespace), body=body)
     try:
@@ -178,7 +194,7 @@ def _await(kube: Kube, path: str) -> None:
             return
         why, for_good = why_not_running(pod)
         if for_good or time.monotonic() > end:
-            raise PluginError("ReaderFailed", f"the pod that reads the claim does not start ({why}); {DOCTOR}")
+            raise PluginError("ReaderFailed", f"the pod beside the claim does not start ({why}); {DOCTOR}")
         time.sleep(0.3)
 
 
@@ -197,20 +213,35 @@ def why_not_running(pod: Object) -> tuple[str, bool]:
     return f"{status.get('phase', 'Pending')} {status.get('message', '')}".strip(), status.get("phase") in ("Failed", "Succeeded")
 
 
+def in_the_pod(kube: Kube, namespace: str, pod: str, verb: str, folder: str, *words: str, input: bool = False) -> list[str]:
+    """The command that does something in a pod of ours.
+
+    Through kubectl itself: the client library keeps whatever has arrived in memory, which may be more than there is.
+
+    Args:
+        verb: of in_pod.
+        folder: of the claim, relative to its root.
+        words: more arguments.
+        input: whether it is sent our standard input.
+
+    Raises:
+        PluginError: there is no kubectl.
+    """
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        raise PluginError("NoKubectl", "kubectl is not on the PATH, and copies the files: add its folder")
+    script = ["python", "-I", "-c", inspect.getsource(in_pod), verb, ROOT, folder, *words]
+    return [kubectl, "exec", *(["-i"] if input else []), pod, "-n", namespace, "-c", "reader", *kube.options.words(), "--", *script]
+
+
 @contextmanager
 def packed(kube: Kube, job: Object, pod: str, names: Sequence[str], *, images: bool) -> Iterator[IO[bytes]]:
     """The tar of results that the pod makes, as it comes.
 
-    Through kubectl itself: the client library keeps whatever has arrived in memory, which may be more than there is.
-
     Raises:
         PluginError: it broke off.
     """
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        raise PluginError("NoKubectl", "kubectl is not on the PATH, and copies the results: add its folder")
-    script = ["python", "-I", "-c", inspect.getsource(in_pod), "pack", ROOT, job["status"]["output"], "yes" if images else "no", *names]
-    command = [kubectl, "exec", pod, "-n", job["metadata"]["namespace"], "-c", "reader", *kube.options.words(), "--", *script]
+    command = in_the_pod(kube, job["metadata"]["namespace"], pod, "pack", job["status"]["output"], "yes" if images else "no", *names)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         broken = ""

@@ -135,9 +135,10 @@ def show_plan(job: Object, *, json: bool) -> None:
         report.print_json({**made, **told, "phase": "Planned", "message": None, "rows": {**made["rows"], **counts}})
         return
     of = "of all rows" if plan.get("exact") else f"of the first {plan.get('rows', 0):,} rows"
-    say(f"{rows.total:,} rows in {shards_of(job).total} shards")
+    say(report.rows_in(rows.total, shards_of(job).total))
     if plan:
-        say(f"{plan['matching']:,} match where, {plan['filtered']:,} do not, {plan['malformed']:,} are malformed, {of}")
+        share, is_chosen = plan["matching"] / max(1, plan["matching"] + plan["filtered"]), bool(job["spec"]["source"].get("where"))
+        say(f"{report.expected(plan['matching'], share, plan['malformed'], is_chosen=is_chosen)}, {of}")
     if (seconds := plan.get("estimatedSeconds")) is not None:
         say(f"all would take about {duration(seconds)} at parallelism {job['spec']['parallelism']}, without the start of pods")
 

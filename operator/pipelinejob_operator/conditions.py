@@ -148,7 +148,7 @@ def _conditions(view: View) -> Iterator[tuple[str, Truth, str, str]]:
     else:
         yield "Accepted", "True", "Accepted", "the spec is valid"
     if job.input is not None:
-        yield "Planned", "True", "Planned", f"{rows.total} rows in {view.shards.total} shards"
+        yield "Planned", "True", "Planned", f"{rows.total} rows in {view.shards.total} {'shard' if view.shards.total == 1 else 'shards'}"
     if job.phase == Phase.COMPLETE:
         yield "Complete", "True", "Complete", _account(rows)
     elif failed:

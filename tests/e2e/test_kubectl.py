@@ -118,6 +118,35 @@ def test_a_running_job_is_changed_followed_and_ended(plugin: Plugin, shop: Shop)
     assert plugin("delete", "slow", "--json").code == 0
 
 
+def test_a_folder_gets_onto_a_claim_and_only_what_changed_is_sent_again(plugin: Plugin, shop: Shop) -> None:
+    mine = plugin.folder / "mine"
+    (mine / "img").mkdir(parents=True)
+    (mine / "rows.csv").write_text("id\n1\n2\n")
+    for name in ("1.jpg", "größe 2.jpg", ".hidden"):
+        (mine / "img" / name).write_bytes(os.urandom(300_000))
+    sent = plugin("upload", "mine", "--claim", "catalogue", "--json")
+    assert sent.code == 0, sent.err
+    assert sent.json == {"namespace": shop.namespace, "claim": "catalogue", "path": "mine", "files": 3, "bytes": 600_007, "kept": 0}
+    for path in ("rows.csv", "img/1.jpg", "img/größe 2.jpg"):
+        assert (shop.root / "mine" / path).read_bytes() == (mine / path).read_bytes()
+    assert sorted(os.listdir(shop.root / "mine/img")) == ["1.jpg", "größe 2.jpg"]
+
+    (mine / "img/1.jpg").write_bytes(b"mended")
+    again = plugin("upload", "mine", "--claim", "catalogue")
+    assert (again.code, again.out.strip()) == (0, "1 file, 6 bytes, in 'mine' of the claim catalogue; 2 were there"), again.err
+    assert (shop.root / "mine/img/1.jpg").read_bytes() == b"mended"
+
+    (shop.root / "mine/out").symlink_to("/tmp")  # a link on the claim leads nowhere else
+    (mine / "out").mkdir()
+    (mine / "out/x.txt").write_text("x")
+    led = plugin("upload", "mine", "--claim", "catalogue")
+    assert led.code == 1 and "outside the claim" in led.err
+    none = plugin("upload", "mine", "--claim", "catalog")
+    assert none.code == 2 and "it has catalogue" in none.err
+    assert plugin("upload", "mine", "--claim", "catalogue", "--to", "../x").code == 2
+    assert plugin("upload", "nothing", "--claim", "catalogue").code == 2
+
+
 class following:
     """The command while it runs."""
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelinejob_kubectl import arguments, cli, completion, copying, doctor, errors, in_pod, jobs, planned, reading, view, watch
+from pipelinejob_kubectl import arguments, cli, completion, copying, doctor, errors, in_pod, jobs, planned, reading, upload, view, watch
 from pipelinejob_kubectl.errors import PluginError
 from pipelinejob_operator.crd import crd
 from pipelinejob_operator.manifests import Defaults, Target, run_job
@@ -221,7 +221,7 @@ def test_the_pod_that_reads_is_restricted_and_like_the_pods_of_the_job() -> None
     spec = {**job()["spec"], "worker": {"imagePullSecrets": [{"name": "pull"}]}, "mode": "run", "backoffLimitPerIndex": 3}
     target = Target("shop", "men", "0a1b2c3d", spec, "example.com/worker:1", None, "postgresql://u:password@host/db")
     like = reading.like_job(run_job(target, 1, 1, 1, Defaults("Always", {}, 1000, 60), suspend=False))
-    pod = reading.manifest(job("Complete"), like, "reader-1")
+    pod = reading.manifest(like, "reader-1", "shop", "catalogue", job=job("Complete"))
     text, container = json.dumps(pod), pod["spec"]["containers"][0]
     assert (container["image"], container["imagePullPolicy"]) == ("example.com/worker:1", "Always")
     assert pod["spec"]["imagePullSecrets"] == [{"name": "pull"}] and pod["spec"]["securityContext"]["fsGroup"] == 1000
@@ -543,3 +543,57 @@ def test_a_watch_says_when_no_operator_takes_the_job_on(monkeypatch: pytest.Monk
     clock = Clock(monkeypatch, *[job(None)] * 40, job("Complete"))
     clock.follow()
     assert len(clock.told) == 1 and "doctor" in clock.told[0]
+
+
+# ---- upload
+
+
+def test_plain_files_are_uploaded_hidden_ones_are_not(tmp_path: Path) -> None:
+    for path in ("rows.csv", "img/1.jpg", "img/.2.jpg", ".git/config"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(path)
+    (tmp_path / "img/3.jpg").symlink_to("1.jpg")
+    (tmp_path / "img/4.jpg").symlink_to("nowhere")
+    assert [(file.path, file.bytes) for file in upload.files_of(tmp_path)] == [("img/1.jpg", 9), ("img/3.jpg", 9), ("rows.csv", 8)]
+    for folder in (tmp_path / "rows.csv", tmp_path / "none"):
+        with pytest.raises(PluginError, match="expected the folder"):
+            upload.files_of(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PluginError, match="no files in it"):
+        upload.files_of(tmp_path / "empty")
+
+
+def test_an_upload_goes_below_the_root_of_the_claim(tmp_path: Path) -> None:
+    assert upload.place(None, tmp_path / "shop") == "shop" and upload.place("a/b", tmp_path) == "a/b" and upload.place(".", tmp_path) == "."
+    for path in ("/etc", "../x", "a/../../x"):
+        with pytest.raises(PluginError, match="not below the claim's root"):
+            upload.place(path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/etc/out.txt", "link/out.txt", "a/../../out.txt"])
+def test_nothing_is_written_beside_the_folder_of_an_upload(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "root"
+    (root / "folder").mkdir(parents=True)
+    (root / "folder/link").symlink_to(tmp_path)
+    monkeypatch.setattr(in_pod, "touch", lambda: None)
+    sent = io.BytesIO()
+    with tarfile.open(fileobj=sent, mode="w|") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"x"))
+    with pytest.raises(SystemExit, match=r"outside the claim|no plain file"):
+        in_pod.unpack(str(root), str(root / "folder"), io.BytesIO(sent.getvalue()))
+    assert sorted(os.listdir(tmp_path)) == ["root"] and sorted(os.listdir(root)) == ["folder"]
+
+
+def test_an_upload_that_breaks_off_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_pod, "touch", lambda: None)
+    sent = io.BytesIO()
+    with tarfile.open(fileobj=sent, mode="w|") as tar:
+        for name in ("first", "second"):
+            member = tarfile.TarInfo(name)
+            member.size = 100_000
+            tar.addfile(member, io.BytesIO(b"x" * 100_000))
+    with pytest.raises((tarfile.TarError, EOFError, OSError)):
+        in_pod.unpack(str(tmp_path), str(tmp_path), io.BytesIO(sent.getvalue()[:150_000]))
+    assert (tmp_path / "first").stat().st_size == 100_000 and not (tmp_path / "second").exists()

@@ -252,6 +252,24 @@ def _described(image: Image | None) -> str:
     return "none" if image is None else f"{image.width} × {image.height} {image.mode}"
 
 
+def rows_in(rows: int, shards: int) -> str:
+    """How large a job is, in words."""
+    return f"{rows:,} rows in {shards:,} {'shard' if shards == 1 else 'shards'}"
+
+
+def expected(matching: int, share: float, malformed: int, *, is_chosen: bool) -> str:
+    """What is to become of rows, in words.
+
+    Args:
+        matching: rows that would run.
+        share: of these in all rows, from 0 to 1.
+        malformed: rows whose line cannot be read.
+        is_chosen: whether the job has a `where`.
+    """
+    would = f"{matching:,} match where ({share:.1%})" if is_chosen else f"{matching:,} would run"
+    return f"{would}, {malformed:,} {'is' if malformed == 1 else 'are'} malformed"
+
+
 def show_plan(
     request: Request, index: CsvIndex, shards: int, seen: Preview, tried: objects.Tried | None, *, json: bool, seconds: float
 ) -> None:
@@ -262,13 +280,11 @@ def show_plan(
         return
     console = Console()
     console.print(
-        f"{index.rows:,} rows in {shards} {'shard' if shards == 1 else 'shards'} ({index.bytes:,} bytes, sha256 {index.sha256[:12]}…)",
+        f"{rows_in(index.rows, shards)} ({index.bytes:,} bytes, sha256 {index.sha256[:12]}…)",
         highlight=False,
     )
     of = "of all rows" if seen.exact else f"of the first {seen.rows:,} rows (a sample; --count reads them all)"
-    matching = f"{seen.matching:,} match where ({seen.share:.1%})" if spec.source.where else f"{seen.matching:,} would run"
-    malformed = f"{seen.malformed:,} {'is' if seen.malformed == 1 else 'are'} malformed"
-    console.print(f"{matching}, {malformed}, {of}", highlight=False)
+    console.print(f"{expected(seen.matching, seen.share, seen.malformed, is_chosen=bool(spec.source.where))}, {of}", highlight=False)
     for problem in seen.problems:
         console.print(f"  {problem}", style="red", markup=False, highlight=False)
     console.print(f"functions: {' → '.join(function.name for function in spec.functions) or 'none (files are copied)'}", highlight=False)

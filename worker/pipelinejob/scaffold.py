@@ -140,6 +140,7 @@ def _text(name: str, csv: Path, columns: tuple[str, ...], id_column: str, images
         f"metadata: {{name: {_yaml(name)}}}\n"
         "spec:\n"
         "  source:\n" + "\n".join(source) + "\n" + chain + f"  output: {{path: out/{name}, format: jpeg, quality: 75{url_column}}}\n"
+        "  # data: {persistentVolumeClaim: {claimName: catalogue}}    # in a cluster: the claim that holds the CSV and the images\n"
         "  parallelism: 2               # processes on a laptop, pods in a cluster\n"
         "  failurePolicy: {maxFailedRowsPercent: 5}    # above this the job is Failed\n"
     )
