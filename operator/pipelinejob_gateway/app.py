@@ -146,9 +146,9 @@ def events(
     namespace: InNamespace = None,
     name: Annotated[str | None, Query(max_length=63, pattern=LABEL, description="Only of this job, and how it stands at first.")] = None,
 ) -> StreamingResponse:
-    jobs.check_watch(namespace)
+    sees = jobs.watched(namespace)
     feed: Feed = request.app.state.feed
-    return StreamingResponse(feed.stream(namespace, name), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return StreamingResponse(feed.stream(namespace, name, sees), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ class Jobs(Protocol):
 
     def events(self, namespace: str, name: str) -> list[Event]: ...
 
-    def check_watch(self, namespace: str | None) -> None: ...
+    def watched(self, namespace: str | None) -> Callable[[str], bool] | None: ...
 
     def preview(self, document: object, *, whole: bool = False) -> dict[str, Any]: ...
 

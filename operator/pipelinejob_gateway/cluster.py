@@ -7,16 +7,15 @@ come from elsewhere, after a SubjectAccessReview.
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import psycopg2.extensions
 
-from pipelinejob import insight, jobfile, model, planning
+from pipelinejob import insight, jobfile, model
 from pipelinejob.insight import Insight
 from pipelinejob.model import MUTABLE, PipelineJob
 from pipelinejob.reasons import ENDS, JobError, JobReason
@@ -152,23 +151,38 @@ class ClusterJobs:
         ]
         return sorted(told, reverse=True)
 
-    def check_watch(self, namespace: str | None) -> None:
-        """Refuses who may not hear of changes there."""
-        self._callers.check(self._caller, "watch", namespace)
+    def watched(self, namespace: str | None) -> Callable[[str], bool] | None:
+        """Of which namespaces the caller may hear of changes: None for all that are asked for, else whether of this one.
+
+        Raises:
+            Refused: 403, when a namespace is asked for that is not the caller's to watch.
+        """
+        if namespace is not None or self._callers.may(self._caller, "watch", None):
+            self._callers.check(self._caller, "watch", namespace)
+            return None
+        return lambda one: self._callers.may(self._caller, "watch", one)
 
     def preview(self, document: object, *, whole: bool = False) -> dict[str, Any]:
-        """What a job over the gateway's own claim would do; nothing is written."""
-        job = self._checked(document)
-        claim = job.spec.data and job.spec.data.persistent_volume_claim.claim_name
-        data = self._settings.data
-        if data is None or (job.metadata.namespace, claim) != (self._settings.namespace, self._settings.uploads_claim):
-            advice = "apply the job with spec.mode: plan, and its status says what it would do"
-            raise Refused(501, f"the gateway reads no claim but its own uploads: {advice}", "NoReader")
-        self._callers.check(self._caller, "create", job.metadata.namespace)
-        from pipelinejob import dry_run  # noqa: PLC0415 - pandas, which nothing else here needs, takes half a second to load
+        """What a job would do; nothing is written.
 
-        request = planning.Request(job, jobfile.resolve(job, Path("/"), root=data), data, data, data, claim=f"the claim {claim!r}")
-        return dry_run.plan(request, whole=whole)
+        Raises:
+            Elsewhere: the reader in its namespace answers.
+            Refused: 403 without the right to create PipelineJobs there; 501 where there is no reader.
+        """
+        job = self._checked(document)
+        assert job.spec.data is not None  # or it could not run in a cluster
+        namespace, claim = job.metadata.namespace, job.spec.data.persistent_volume_claim.claim_name
+        self._callers.check(self._caller, "create", namespace)
+        if self._settings.data is not None and (namespace, claim) == (self._settings.namespace, self._settings.uploads_claim):
+            from pipelinejob import dry_run  # noqa: PLC0415 - pandas, which nothing else here needs, takes half a second to load
+
+            return dry_run.on_claim(job, self._settings.data, claim, whole=whole)
+        if (reader := self._settings.readers.get(namespace)) is None:
+            advice = (
+                "'kubectl pipelinejob plan FILE' plans it in the cluster, or an administrator adds the namespace to gateway.dataNamespaces"
+            )
+            raise Refused(501, f"no reader stands in the namespace {namespace!r}: {advice} of the chart", "NoReader")
+        raise Elsewhere(reader, claim, "", Source.of(job.spec.as_dict()), document)
 
     def _checked(self, document: object) -> PipelineJob:
         """A job that can run in the cluster, with the PipelineFunctions that it names and the caller can see."""

@@ -84,8 +84,20 @@ class Feed:
         """How many listen now."""
         return len(self._listeners)
 
-    async def stream(self, namespace: str | None, name: str | None) -> AsyncIterator[bytes]:
-        """Changes from now on as server-sent events, of one namespace or of one job; of one job also how it stands at first."""
+    async def stream(self, namespace: str | None, name: str | None, sees: Callable[[str], bool] | None = None) -> AsyncIterator[bytes]:
+        """Changes from now on as server-sent events, of one namespace or of one job; of one job also how it stands at first.
+
+        Args:
+            namespace: None: all.
+            name: of the job; None: all.
+            sees: whether the listener may hear of a namespace, asked in a thread; None: of all.
+        """
+
+        async def wanted(outline: Outline) -> bool:
+            if namespace not in (None, outline.namespace) or name not in (None, outline.name):
+                return False
+            return sees is None or await run_in_threadpool(sees, outline.namespace)
+
         something, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self._listeners.add(something)
         try:
@@ -96,7 +108,7 @@ class Feed:
             read, spoke_at = self._changes.count, time.monotonic()
             if name is not None:
                 for outline in self._known.values():
-                    if outline.name == name and namespace in (None, outline.namespace):
+                    if await wanted(outline):
                         yield Change(read, "MODIFIED", outline).told()
             end = spoke_at + LONGEST
             while not self._over and time.monotonic() < end:
@@ -107,7 +119,7 @@ class Feed:
                     return
                 fresh, read = self._changes.since(read), self._changes.count
                 for change in fresh:
-                    if namespace in (None, change.outline.namespace) and name in (None, change.outline.name):
+                    if await wanted(change.outline):
                         yield change.told()
                         spoke_at = time.monotonic()
                 if time.monotonic() - spoke_at >= SILENCE:

@@ -24,7 +24,7 @@ class ServedJobs(LocalJobs):
         """What a job would do; nothing is written."""
         return self.plan(parse(document), NO_FOLDER, whole=whole)
 
-    def check_watch(self, namespace: str | None) -> None:
+    def watched(self, namespace: str | None) -> None:
         """Who may ask this server at all may hear of all its jobs."""
 
 

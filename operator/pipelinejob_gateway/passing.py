@@ -1,4 +1,4 @@
-"""Passing a request for results on to the reader in the job's namespace, and its answer back, piece by piece."""
+"""Passing a request for what is on a claim on to the reader in the job's namespace, and its answer back, piece by piece."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class Elsewhere(Exception):
         claim: the claim that they are on.
         path: their folder there.
         source: how rows find their images.
+        body: what is sent along, to be made JSON; None: nothing.
     """
 
-    def __init__(self, url: str, claim: str, path: str, source: Source) -> None:
+    def __init__(self, url: str, claim: str, path: str, source: Source, body: object = None) -> None:
         super().__init__(url)
-        self.url, self.claim, self.path, self.source = url, claim, path, source
+        self.url, self.claim, self.path, self.source, self.body = url, claim, path, source, body
 
 
 def add_passing(app: FastAPI, token: str) -> None:
@@ -47,7 +48,7 @@ def add_passing(app: FastAPI, token: str) -> None:
         headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity", "Accept": request.headers.get("accept", "*/*")}
         headers |= {OUTPUT: quote(f"{error.claim}/{error.path}"), SOURCE: quote(json.dumps(error.source))}
         try:
-            answer = await client.send(client.build_request("GET", url, headers=headers), stream=True)
+            answer = await client.send(client.build_request(request.method, url, headers=headers, json=error.body), stream=True)
         except httpx.HTTPError as failure:
             detail = f"the reader of the namespace does not answer ({type(failure).__name__}): ask again later, or look at its pod"
             return problem(503, detail, "NoReader", {"Retry-After": "5"})

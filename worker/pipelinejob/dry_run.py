@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
-from pipelinejob import objects, planning, preview
+from pipelinejob import jobfile, objects, planning, preview
+from pipelinejob.functions import BUILTINS
+from pipelinejob.model import PipelineJob
+
+
+def on_claim(job: PipelineJob, root: Path, claim: str, *, whole: bool) -> dict[str, Any]:
+    """What a job of a cluster would do, where its claim can be read; code of users is not loaded here.
+
+    Args:
+        job: checked already but for what its claim holds.
+        root: where the claim is mounted.
+        claim: its name.
+        whole: as for `plan`.
+
+    Raises:
+        JobError: as `plan` does.
+    """
+    ours = all(function.module is None and function.name in BUILTINS for function in job.spec.functions)
+    functions = jobfile.resolve(job, Path("/"), root=root) if ours else []
+    return plan(planning.Request(job, functions, root, root, root, claim=f"the claim {claim!r}"), whole=whole)
 
 
 def plan(request: planning.Request, *, whole: bool) -> dict[str, Any]:
