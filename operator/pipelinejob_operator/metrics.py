@@ -1,8 +1,8 @@
 """What Prometheus may know of the operator and of the ledger; nothing is served unless a port is set.
 
-The ledger is asked when somebody asks us, at most once in some seconds, and by the operator that leads: a row a job is read, never a batch
-or a failed row. Rows and jobs are gauges, of what the ledger has now: a redrive makes failed rows succeeded, and a deleted job takes its
-rows along, as no counter may.
+The ledger is asked when somebody asks us, at most once in some seconds, and by the operator that leads: a row a job is read, the batches
+of late, and never a failed row. Rows and jobs are gauges, of what the ledger has now: a redrive makes failed rows succeeded, and a deleted
+job takes its rows along, as no counter may.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from pipelinejob.reasons import JobError
 from pipelinejob.store import Database, Store
+from pipelinejob_operator.latencies import Latencies
 
 REGISTRY = CollectorRegistry()
 RECONCILE = Histogram(
@@ -58,6 +59,7 @@ class LedgerCollector(Collector):
     def __init__(self, url: str, leads: Callable[[], bool]) -> None:
         self._database = Database(lambda: url, patience=PATIENCE, say=lambda _: None, advice="")
         self._leads, self._lock = leads, threading.Lock()
+        self._latencies = Latencies()
         self._known: tuple[float, list[Metric]] | None = None
 
     def describe(self) -> list[Metric]:
@@ -76,7 +78,9 @@ class LedgerCollector(Collector):
     def _ask(self) -> list[Metric]:
         try:
             store = Store(self._database, migrated=True)
-            return families(self._database.query(_JOBS), self._database.query(_REASONS), store.connections())
+            self._latencies.look(store)
+            found = families(self._database.query(_JOBS), self._database.query(_REASONS), store.connections())
+            return found + self._latencies.families()
         except (JobError, psycopg2.Error):
             return [_up(0)]
 

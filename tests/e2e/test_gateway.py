@@ -165,6 +165,13 @@ def test_prometheus_is_told_what_the_ledger_has(front: Front, done: PipelineJob)
     jobs = json.loads(front.shop.kubectl("get", "pipelinejobs", "-o", "json"))["items"]
     assert rows == {outcome: sum(job["status"]["rows"][outcome] for job in jobs) for outcome in rows} and len(rows) == 5
     assert f'pipelinejob_failed_rows{{namespace="{namespace}",reason="ImageNotFound"}} {2.0 * len(jobs)}' in leader
+    front.shop.apply("timed", **SMALL)  # counted from the first look on
+    front.shop.wait_end("timed")
+    with front.cluster.forward(pods[told.index(leader)], 9090) as port:
+        now = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+    counted = dict(re.findall(rf'function_seconds_count{{function="([^"]+)",namespace="{namespace}"}} (\S+)', now))
+    assert float(counted["(read)"]) >= 38 and "resize" in " ".join(counted), now
+    assert f'pipelinejob_batch_seconds_bucket{{le="+Inf",namespace="{namespace}"}}' in now
     assert "pipelinejob_database_up 1.0" in leader and 'reconcile_seconds_count{outcome="done"}' in leader
     assert not any("pipelinejob_rows" in text for text in told if text is not leader), "only who leads asks the ledger"
     with front.cluster.forward(f"deployment/{front.cluster.release}-gateway", 9090) as port:
@@ -212,11 +219,34 @@ def test_what_the_operator_would_refuse_is_refused_at_once(front: Front, editor:
         assert answer.status_code == 422 and answer.headers["Content-Type"] == "application/problem+json"
         assert any("did you mean 'resize'" in line for line in answer.json()["errors"])
         assert any("spec.functions[1].file" in line for line in answer.json()["errors"])
-        plan = client.post("/api/v1/plan", json=front.shop.document("planned"))
-        assert plan.status_code == 501 and "spec.mode: plan" in plan.json()["detail"]
+        elsewhere = client.post("/api/v1/plan", json=front.shop.document("planned"))  # the namespace default is not the editor's
+        assert elsewhere.status_code == 403
         kept = client.delete(f"{JOBS}/done", params={"namespace": front.shop.namespace, "output": True})
         assert kept.status_code == 501
     assert "wrong" not in front.shop.kubectl("get", "pipelinejobs", "-o", "name")
+
+
+def test_a_plan_is_made_where_the_claim_can_be_read(front: Front, editor: str) -> None:
+    document = front.shop.document("planned", source={"where": {"gender": "Men"}})
+    document["metadata"]["namespace"] = front.shop.namespace
+    own = {"name": "mine", "params": {"x": 1}}
+    with front.client(editor) as client:
+        plan = client.post("/api/v1/plan", json=document, params={"count": True})
+        assert plan.status_code == 200, plan.text
+        assert "gender" in plan.json()["columns"] and plan.json()["first"][0]["cells"]["gender"] == "Men"
+        assert (
+            plan.json()["rows"]["total"] == plan.json()["rows"]["filtered"] + plan.json()["rows"]["pending"] + plan.json()["rows"]["failed"]
+        )
+        document["spec"]["source"]["where"] = {"gendr": "Men"}
+        wrong = client.post("/api/v1/plan", json=document)
+        assert wrong.status_code == 422 and any("spec.source.where.gendr" in line for line in wrong.json()["errors"])
+        document["spec"] |= {"functions": [own], "source": {"csv": "../../etc/passwd"}}
+        assert client.post("/api/v1/plan", json=document).status_code == 422
+        document["spec"]["data"]["persistentVolumeClaim"]["claimName"] = "another"
+        document["spec"] |= {"functions": [], "source": {"csv": "rows.csv"}}
+        unread = client.post("/api/v1/plan", json=document)
+        assert unread.status_code == 501 and "dataNamespaces" in unread.json()["detail"]
+    assert "planned" not in front.shop.kubectl("get", "pipelinejobs", "-o", "name")
 
 
 def test_everybody_sees_and_does_what_rbac_lets_them(front: Front, done: PipelineJob, editor: str) -> None:
@@ -313,11 +343,11 @@ def test_changes_are_told_as_they_come(front: Front, editor: str) -> None:
     listening, over = threading.Event(), threading.Event()
 
     def listen() -> None:
-        with front.client(editor) as client, client.stream("GET", "/api/v1/events", params={"namespace": front.shop.namespace}) as stream:
+        with front.client(editor) as client, client.stream("GET", "/api/v1/events") as stream:  # of what the editor may see
             listening.set()
             for line in stream.iter_lines():
-                if line.startswith("data: ") and (change := json.loads(line[6:]))["name"] == "told":
-                    told.append((change["type"], change["phase"]))
+                if line.startswith("data: ") and (change := json.loads(line[6:]))["name"] in ("told", "hidden"):
+                    told.append((change["type"], change["phase"]) if change["name"] == "told" else ("LEAKED", ""))
                     if change["type"] == "DELETED":
                         over.set()
                         return
@@ -325,12 +355,17 @@ def test_changes_are_told_as_they_come(front: Front, editor: str) -> None:
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     assert listening.wait(10)
-    front.shop.apply("told", **SMALL)
-    front.shop.wait_end("told")
+    hidden = {**front.shop.document("hidden", suspend=True), "metadata": {"name": "hidden", "namespace": "default"}}
+    front.cluster.kubectl("apply", "-f", "-", input=json.dumps(hidden))  # not the editor's to see
+    try:
+        front.shop.apply("told", **SMALL)
+        front.shop.wait_end("told")
+    finally:
+        front.cluster.kubectl("delete", "pipelinejob", "hidden", "-n", "default")
     front.shop.wait(lambda: told and told[-1][1] in ENDS, 10, "its end is told")
     front.shop.kubectl("delete", "pipelinejob", "told")
     assert over.wait(15)
-    assert told[0][0] == "ADDED" and ("MODIFIED", "Complete") in told
+    assert told[0][0] == "ADDED" and ("MODIFIED", "Complete") in told and ("LEAKED", "") not in told
 
 
 def test_the_replaced_systems_endpoints_work_on_the_gateways_own_claim(front: Front) -> None:

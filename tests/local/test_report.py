@@ -45,6 +45,7 @@ def test_a_report(project: Project) -> None:
     assert "ImageNotFound: 3" in page.texts and "ImageInvalid: 1" in page.texts
     assert "1004" in page.texts and any("no such file" in each for each in page.texts)
     assert page.tags.count("img") == rows["succeeded"]
+    assert "Where the time went" in page.texts and "resize" in page.texts and "(read)" in page.texts
     assert re.search(r"40 rows in .*: [\d,]+ rows/s\.", text) and "rect" not in page.tags  # too short for a chart
     assert not list(project.root.glob("*.part"))
 

@@ -25,12 +25,13 @@ from pipelinejob.records import SUMMARY, read_urls, record_files
 from pipelinejob.reuse import Found, Keys, Previous
 from pipelinejob.rows import Record, csv_line, records
 from pipelinejob.storage import naming
+from pipelinejob.timings import PLANES, READ, WRITE, Stopwatch
 from pipelinejob.where import compile_where
 
 if TYPE_CHECKING:
     from pipelinejob.store import Batch
 
-DECODE, ENCODE = -1, -2  # the positions of the two steps that are no functions
+DECODE, ENCODE = READ, WRITE  # the positions of the two steps that are no functions
 SEVERAL = 1 << 32  # added to the position where the call is for several rows, of which the first is told
 MAX_MESSAGE = 500
 MAX_WAITING = 1 << 24  # pixels of the rows that wait for a call together
@@ -142,6 +143,7 @@ class BatchRunner:
                 if mine:
                     _look_at_memory(failure)
                     batch.fail(record, "" if record.problem else record.cells[self._id], failure)
+            batch.watch.rest()
         self._run_waiting(batch)
         faults.point("rows-done")
         summary = batch.summary(task, self._attempt)
@@ -159,6 +161,11 @@ class BatchRunner:
                 pieces.append(piece)
                 at += len(piece)
         return b"".join(pieces)
+
+    def _step(self, batch: _Batch, row: int, position: int, timed: int | None = None) -> None:
+        """A step begins, and the one before has ended; `timed` is what its time is counted as."""
+        self._at(row, position)
+        batch.watch.step(position if timed is None else timed)
 
     def _take_names(self, first_row: int, picked: frozenset[int], taken: dict[str, int]) -> None:
         """Where functions make the images, a name is its row's once it is made: those of earlier runs stay theirs."""
@@ -180,7 +187,7 @@ class BatchRunner:
             return
         if doom:
             raise RowFailure(RowReason(doom[0]), doom[2], doom[1])
-        self._at(record.row, DECODE)
+        self._step(batch, record.row, DECODE)
         data, digest = self._read_image(record.cells, batch) if self._template else (None, "")
         key = self._keys.of(id, digest, record.cells)
         if self._previous is not None and (found := self._previous.find(key)) is not None:
@@ -192,13 +199,14 @@ class BatchRunner:
             batch.succeed(record, name, data, (), key)
             return
         if data is not None and self._jpeg_to_jpeg:
-            self._at(record.row, self._chain.last)
+            self._step(batch, record.row, self._chain.last, PLANES)
             final_resample, quality = partial(self._chain.final_resample, id=id), self._output["quality"]
             encoded = self._jpeg_to_jpeg(data, final_resample, max_pixels=self._max_pixels, quality=quality)
             if encoded is not None:
                 batch.succeed(record, name, encoded, (), key)
                 return
             self._at(record.row, DECODE)
+            batch.watch.resume()
         image = None
         if data is not None:
             limits = {"max_pixels": self._max_pixels, "memory": self._memory}
@@ -214,7 +222,7 @@ class BatchRunner:
         waiting, batch.waiting, batch.pixels = batch.waiting, [], 0
 
         def at(first: int, count: int, position: int) -> None:
-            self._at(waiting[first].record.row, position if count == 1 else position + SEVERAL)
+            self._step(batch, waiting[first].record.row, position if count == 1 else position + SEVERAL, position)
 
         for (record, name, going, key), outcome in zip(waiting, self._chain.run_all([each.going for each in waiting], at), strict=True):
             try:
@@ -222,6 +230,7 @@ class BatchRunner:
             except RowFailure as failure:
                 _look_at_memory(failure)
                 batch.fail(record, going.id, failure)
+        batch.watch.rest()
 
     def _reuse(self, record: Record, name: str | None, key: str, found: Found, batch: _Batch) -> None:
         """Takes what came of the row before."""
@@ -245,7 +254,7 @@ class BatchRunner:
             return
         encoded = None
         if outcome.image is not None:
-            self._at(record.row, ENCODE)
+            self._step(batch, record.row, ENCODE)
             name = name or names.claim(id, self._extension, batch.taken, record.row)
             output = self._output
             encoded = images.encode(outcome.image, format=output["format"], quality=output["quality"], background=output["background"])
@@ -269,6 +278,7 @@ class _Batch:
 
     def __init__(self, folder: Path, url: str, at_once: int) -> None:
         self.folder, self.url, self.at_once = str(folder), url, at_once
+        self.watch = Stopwatch()
         self.waiting: list[_Waiting] = []  # at_once rows at most
         self.pixels = 0  # of those
         self.taken: dict[str, int] = {}
@@ -334,6 +344,7 @@ class _Batch:
             "byte_start": task.byte_start,
             "byte_end": task.byte_end,
             "failures": sorted(self.failures, key=itemgetter("row")),
+            "timings": self.watch.stop(),
             **({"reused": self.reused} if self.reused else {}),
             **({"skipped_keys": self.skipped_keys} if self.skipped_keys else {}),
         }

@@ -228,7 +228,7 @@ def write_report(
     json: Json = False,
 ) -> None:
     """Write one HTML file about a job, to send to somebody: counts, failures, throughput, pictures."""
-    from pipelinejob import html_report  # noqa: PLC0415 - only this command needs it
+    from pipelinejob import html_report, insight  # noqa: PLC0415 - only this command needs them
 
     path = out or Path(f"{name}-report.html")
     with _store(database) as store:
@@ -236,7 +236,8 @@ def write_report(
         rows, _ = store.update_counts(job.uid)
         top = store.top_failures(job.uid)
         examples = {one.reason: store.failures_page(job.uid, reason=one.reason, after=-1, limit=html_report.EXAMPLES) for one in top}
-        facts = html_report.Facts(job, rows, top, examples, store.recorded_at(job.uid), datetime.now(UTC))
+        seen = insight.look(store, job.uid)
+        facts = html_report.Facts(job, rows, top, examples, seen.recorded, seen.shares, datetime.now(UTC))
     try:
         html_report.write(facts, path)
     except OSError as error:

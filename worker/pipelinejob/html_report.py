@@ -22,6 +22,7 @@ from pipelinejob.report import WHAT_TO_DO
 if TYPE_CHECKING:
     from pipelinejob.model import Rows, TopFailure
     from pipelinejob.store import FailedRow, Job
+from pipelinejob.timings import Share
 
 PICTURES, SIDE = 20, 160  # pixels
 EXAMPLES = 5  # of each reason
@@ -49,6 +50,7 @@ class Facts(NamedTuple):
     top: Sequence[TopFailure]
     examples: Mapping[str, Sequence[FailedRow]]  # by reason
     done: Sequence[tuple[float, int]]  # (seconds since the start, rows) of the recorded batches
+    shares: Sequence[Share]  # where the time of the processes went
     made: datetime
 
 
@@ -72,6 +74,7 @@ def _page(facts: Facts) -> Iterator[str]:
     yield from _outcomes(facts.rows)
     yield from _failures(facts)
     yield from _throughput(facts)
+    yield from _shares(facts)
     yield from _pictures(facts)
     yield from _spec(facts)
     yield f'<p class="small">Made by PipelineJob on {facts.made:%Y-%m-%d %H:%M} UTC.</p></main></body></html>'
@@ -128,6 +131,17 @@ def _throughput(facts: Facts) -> Iterator[str]:
         height = 20 * bar / most
         yield f'<rect x="{index}" y="{20 - height:.2f}" width=".9" height="{height:.2f}" fill="#1976d2"></rect>'
     yield "</svg>"
+
+
+def _shares(facts: Facts) -> Iterator[str]:
+    """What each step took of the time of the processes."""
+    if not facts.shares:
+        return
+    yield "<h2>Where the time went</h2><table><thead><tr><th>step<th>share<th>calls<th>a call, on average</tr></thead><tbody>"
+    for one in facts.shares:
+        numbers = "".join(f'<td class="number">{text}' for text in (f"{one.share:.0%}", f"{one.calls:,}", f"{1000 * one.mean:,.1f} ms"))
+        yield f"<tr><td>{escape(one.step)}{numbers}</tr>"
+    yield "</tbody></table>"
 
 
 def _pictures(facts: Facts) -> Iterator[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipelinejob.timings import Share, shares
+
 if TYPE_CHECKING:
     from pipelinejob.model import TopFailure
     from pipelinejob.store import ShardDone, Store
@@ -20,6 +22,7 @@ class Insight(NamedTuple):
     shards: Sequence[ShardDone]
     reasons: Sequence[TopFailure]  # the commonest first
     recorded: Sequence[tuple[float, int]]  # (seconds since the start, rows) of the recorded batches
+    shares: Sequence[Share]  # where the time of the processes went
 
     @property
     def seconds(self) -> float:
@@ -28,8 +31,10 @@ class Insight(NamedTuple):
 
 
 def look(store: Store, uid: str) -> Insight:
-    """Asks the ledger: three questions, whose answers grow with the shards and batches of the job."""
-    return Insight(store.shards_done(uid), store.top_failures(uid, MOST_REASONS), store.recorded_at(uid))
+    """Asks the ledger: four questions, whose answers grow with the shards and batches of the job."""
+    functions = [function["name"] for function in store.get_job(uid).functions]
+    spent = shares(store.timings(uid), functions)
+    return Insight(store.shards_done(uid), store.top_failures(uid, MOST_REASONS), store.recorded_at(uid), spent)
 
 
 def pace(recorded: Sequence[tuple[float, int]], seconds: float) -> float:

@@ -2,7 +2,7 @@
 
 from pipelinejob.store.connection import Database, StaleEpoch, take_epoch
 from pipelinejob.store.embedded import EmbeddedServer, prepare_home
-from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, Job, Outline, ShardDone, ShardRow, Store
+from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, Job, Outline, ShardDone, ShardRow, Store, TimedBatch
 
 __all__ = [
     "Batch",
@@ -16,6 +16,7 @@ __all__ = [
     "ShardRow",
     "StaleEpoch",
     "Store",
+    "TimedBatch",
     "prepare_home",
     "take_epoch",
 ]

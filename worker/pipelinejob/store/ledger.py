@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelinejob.reasons import ENDS, Phase
 from pipelinejob.store.connection import Database, migrate
+from pipelinejob.timings import Timing
 
 if TYPE_CHECKING:  # a pod that runs rows does without pydantic, the longest of its imports
     from pipelinejob.model import Rows, Shards, TopFailure
@@ -141,6 +142,17 @@ class BatchRow(NamedTuple):
     images_sha256: str
     inputs_sha256: str
     redriven: list[tuple[int, int]]  # of `succeeded`, in which redrive how many did
+
+
+class TimedBatch(NamedTuple):
+    """A recorded batch, and how long its steps took."""
+
+    uid: str
+    first_row: int
+    recorded_at: datetime
+    namespace: str
+    functions: list[str]
+    timings: list[Timing]
 
 
 @dataclass(frozen=True)
@@ -563,6 +575,28 @@ class Store:
             (uid,),
         )
         return [(max(0.0, row["second"] or 0.0), row["rows"]) for row in rows]
+
+    def timings(self, uid: str) -> list[Timing]:
+        """How long the steps of all recorded batches took, added up."""
+        found = self._db.query(
+            "SELECT (one->>0)::integer AS position, (one->>1)::integer AS bucket, sum((one->>2)::bigint)::bigint AS calls,"
+            " sum((one->>3)::float8) AS seconds"
+            " FROM pipelinejob.batches, jsonb_array_elements(timings) AS one WHERE job_uid = %s GROUP BY 1, 2 ORDER BY 1, 2",
+            (uid,),
+        )
+        return [Timing(**row) for row in found]
+
+    def timings_since(self, since: datetime | None) -> tuple[datetime, list[TimedBatch]]:
+        """(now, as the database has it; the batches that were recorded since) with their timings; None: no batches yet."""
+        now: datetime = self._db.query("SELECT now() AS now")[0]["now"]
+        found = self._db.query(
+            "SELECT b.job_uid::text AS uid, b.first_row, b.recorded_at, j.namespace,"
+            " ARRAY(SELECT one->>'name' FROM jsonb_array_elements(j.functions) AS one) AS functions, b.timings"
+            " FROM pipelinejob.batches b JOIN pipelinejob.jobs j ON j.uid = b.job_uid"
+            " WHERE b.recorded_at >= %s AND b.timings IS NOT NULL",
+            (since or now,),
+        )
+        return now, [TimedBatch(**{**row, "timings": [Timing(*one) for one in row["timings"]]}) for row in found]
 
     def shards_done(self, uid: str) -> list[ShardDone]:
         """How far each shard is, in their order."""
