@@ -40,12 +40,14 @@ RENDERED = {
     ],
     "webhook": ["postgres.enabled=true", "webhook.enabled=true", f"watchNamespaces={{{NAMESPACE}}}"],
     "pgbouncer": ["postgres.enabled=true", "pgbouncer.enabled=true", "pgbouncer.image=pgbouncer", "imagePullSecrets[0].name=registry"],
+    "pgadmin": ["postgres.enabled=true", "pgadmin.enabled=true", "pgadmin.email=anna@shop.example"],
 }
 REFUSED = {
     "postgres.enabled=false": "set postgres.enabled=true",
     "postgres.enabled=true,database.existingSecret=ledger": "not both",
     "database.existingSecret=ledger,pgbouncer.enabled=true": "database.workerUrl",
     "postgres.enabled=true,pgbouncer.enabled=true": "pgbouncer.image is needed",
+    "postgres.enabled=true,pgadmin.enabled=true": "pgadmin.email",
     "postgres.enabled=true,postgres.enable=true": "'enable' not allowed",
     "postgres.enabled=true,database.maxWorkers=many": "want integer",
     "postgres.enabled=true,gateway.dataNamespaces[0].namespace=shop": "claims",
@@ -113,7 +115,7 @@ def test_what_it_renders_is_accepted(cluster: Cluster, namespace: str, schemas: 
 @pytest.mark.parametrize("case", RENDERED)
 def test_pods_are_admitted_where_only_restricted_ones_are(cluster: Cluster, namespace: str, case: str) -> None:
     pods = [_pod(body) for body in yaml.safe_load_all(_render(cluster, namespace, RENDERED[case])) if _pod(body) is not None]
-    assert len(pods) == {"external": 2, "pgbouncer": 4, "gateway": 5}.get(case, 3)
+    assert len(pods) == {"external": 2, "pgbouncer": 4, "pgadmin": 4, "gateway": 5}.get(case, 3)
     cluster.kubectl("create", "--dry-run=server", "-f", "-", input=yaml.safe_dump_all(pods))
 
 
