@@ -59,7 +59,7 @@ class Shards:
         if _sender is None:
             return
         if shard not in self._open:
-            self._open[shard] = _sender.below_root(self._job, "shard", self._began[shard])
+            self._open[shard] = _sender.below_root(self._job, "shard", self._began.get(shard, done["began"]))
         Span(self._open[shard]).batch(done)
         self._ended[shard] = max(done["ended"], self._ended.get(shard, 0))
 
