@@ -47,7 +47,8 @@ def _check_tree(collector: Collector, uid: str) -> None:
 
 def test_a_job_is_one_trace_with_its_stages_shards_and_batches(project: Project, collector: Collector) -> None:
     project.catalogue(43, without=[3], broken=[41])
-    ran = project.run("run", project.job(**SPEC), "--json", env=collector.environment)
+    sampled = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}  # not heeded
+    ran = project.run("run", project.job(**SPEC), "--json", env={**collector.environment, **sampled})
     assert ran.code == 0, ran.err
     assert LOST not in ran.err
 
@@ -131,10 +132,11 @@ def test_a_plan_that_fails_says_why(project: Project, database: str, collector: 
 @pytest.mark.parametrize("how", ["away", "slow"])
 def test_a_collector_that_is_away_or_slow_costs_a_job_nothing_but_two_seconds(project: Project, how: str) -> None:
     slow = Collector(patience=60)
+    patient = {**slow.environment, "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
     project.catalogue(400)
     seconds, trees = {}, {}
     try:
-        for name, environment in (("without", {}), ("with", NOWHERE if how == "away" else slow.environment)):
+        for name, environment in (("without", {}), ("with", NOWHERE if how == "away" else patient)):
             file = project.job(name, sharding={"batchRows": 1, "rowsPerShard": 100})
             began = time.monotonic()
             ran = project.run("run", file, "--json", env=environment)
