@@ -42,6 +42,8 @@ inputs = {path.stem: [line for line in path.read_text().splitlines() if line and
 inputs["build"] += project["build-system"]["requires"]
 inputs["operator"] += extras["operator"]
 inputs["gateway"] += extras["serve"]
+for image in ("worker", "operator", "gateway"):
+    inputs[image] += extras["traces"]
 wanted = {"run": base, "dev": base + tools, **inputs}
 locks = {name: read_lock(f"{name}.txt") for name in wanted}
 for name, requirements in wanted.items():

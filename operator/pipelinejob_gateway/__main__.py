@@ -8,7 +8,7 @@ import sys
 
 from kubernetes.config import ConfigException
 
-from pipelinejob import logs
+from pipelinejob import logs, traces
 from pipelinejob.reasons import JobError
 from pipelinejob_gateway.gateway import serve_gateway, serve_reader
 from pipelinejob_gateway.settings import SettingsError
@@ -25,6 +25,8 @@ def main() -> int:
         print(f"usage: python -m pipelinejob_gateway {'|'.join(_PROCESSES)}", file=sys.stderr)
         return 2
     try:
+        if process is serve_gateway:
+            traces.set_up("pipelinejob-gateway", logging.getLogger("pipelinejob.gateway").warning)
         process(os.environ)
     except (SettingsError, JobError) as error:
         print(f"pipelinejob_gateway: {error}", file=sys.stderr)
@@ -37,6 +39,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
+    traces.flush()
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)  # threads may be waiting for an API server that does not answer

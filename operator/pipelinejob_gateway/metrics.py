@@ -1,4 +1,4 @@
-"""What Prometheus may know of a gateway; nothing is served unless a port is set."""
+"""What Prometheus may know of a gateway, and of each request a trace; nothing is served or sent unless that is asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipelinejob import traces
 
 REGISTRY = CollectorRegistry()
 REQUESTS = Histogram(
@@ -17,11 +20,12 @@ REQUESTS = Histogram(
     buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60),
 )
 LISTENERS = Gauge("pipelinejob_gateway_listeners", "Open streams of events.", registry=REGISTRY)
+PROBES = ("/healthz", "/readyz")
 _METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT")
 
 
 class Metrics:
-    """Counts and times the requests of an application; an event stream is counted when it ends."""
+    """Counts and times the requests of an application, and tells of them; an event stream is counted when it ends."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,7 +47,10 @@ class Metrics:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            REQUESTS.labels(method, route, str(status)).observe(time.monotonic() - began)
+            seconds = time.monotonic() - began
+            REQUESTS.labels(method, route, str(status)).observe(seconds)
+            if route not in PROBES:
+                traces.request(method, route, status, time.time() - seconds, Headers(scope=scope))
 
 
 def serve(port: int | None, listeners: Callable[[], int]) -> None:

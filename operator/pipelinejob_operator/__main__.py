@@ -9,7 +9,8 @@ import sys
 
 from kubernetes.aio.config import ConfigException
 
-from pipelinejob import logs
+from pipelinejob import logs, traces
+from pipelinejob.reasons import JobError
 from pipelinejob_operator import metrics
 from pipelinejob_operator.handlers import run
 from pipelinejob_operator.settings import Settings, SettingsError
@@ -21,7 +22,8 @@ def main() -> int:
     """Runs until SIGTERM; 0 then, 1 after a failure, 2 when a setting is wrong or missing."""
     try:
         settings = Settings.from_environment(os.environ)
-    except SettingsError as error:
+        traces.set_up("pipelinejob-operator", log.warning)
+    except (SettingsError, JobError) as error:
         print(f"pipelinejob_operator: {error}", file=sys.stderr)
         return 2
     logs.set_up(settings.log_level)
@@ -44,6 +46,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
+    traces.flush()
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)  # threads may be waiting for a database that does not answer: all they do can be done again

@@ -32,6 +32,11 @@ class Step:
     """One change to the cluster or the ledger; None in place of a step means: wait for news."""
 
 
+def described(step: Step) -> dict[str, object]:
+    """What a step is about, but for messages: they may name what is in a cell."""
+    return {name: value for name, value in vars(step).items() if name != "message"}
+
+
 @dataclass(frozen=True)
 class CreatePlanJob(Step):
     """Starts the first stage."""

@@ -56,6 +56,7 @@ class Defaults:
         pip: variables by which pip finds what functions require.
         network: what they may reach; None: anything.
         log_format: text or json.
+        collector: the variable, with its value, that says where their traces go; None: there are none.
     """
 
     pull_policy: str
@@ -65,6 +66,7 @@ class Defaults:
     pip: tuple[tuple[str, str], ...] = ()
     network: Network | None = None
     log_format: str = "text"
+    collector: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,19 @@ def network_policy(target: Target, network: Network) -> Manifest:
     return _policy(target, "workers", spec)
 
 
+def egress_to(url: str) -> Manifest:
+    """A rule of a NetworkPolicy for what answers at a URL: its port, in the namespace that a Service's name ends with, else anywhere.
+
+    Raises:
+        ValueError: it has a port that is none.
+    """
+    address = urlsplit(url)
+    rule: Manifest = {"ports": [{"protocol": "TCP", "port": address.port or (443 if address.scheme == "https" else 80)}]}
+    if found := re.fullmatch(r"[^.]+\.([^.]+)\.svc(\..*)?", address.hostname or ""):
+        rule["to"] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": found[1]}}}]
+    return rule
+
+
 def installing_policy(target: Target) -> Manifest:
     """Lets the pod that plans a PipelineJob reach anything: it installs what the functions require."""
     selected = {"matchLabels": {UID_LABEL: target.owner_uid, STAGE_LABEL: "plan"}}
@@ -364,6 +379,7 @@ def _container(target: Target, stage: str, environment: Mapping[str, str], defau
             *({"name": name, "value": value} for name, value in environment.items()),
             *(_pip(defaults) if stage == "plan" else ()),
             *([{"name": logs.VARIABLE, "value": defaults.log_format}] if defaults.log_format != "text" else []),
+            *([dict(zip(("name", "value"), defaults.collector, strict=True))] if defaults.collector else []),
         ],
         "resources": _resources(target, defaults),
         "securityContext": _CONFINED,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipelinejob import traces
 from pipelinejob.model import Rows, Shards, Spec, TopFailure
 from pipelinejob.reasons import JobError, JobReason, Phase
 from pipelinejob.store import Database, Job, Store, roles
@@ -20,7 +21,7 @@ from pipelinejob_operator import manifests, metrics
 from pipelinejob_operator.accept import accept, current_spec, is_answered, is_settled
 from pipelinejob_operator.apply import Applier, NotYet
 from pipelinejob_operator.conditions import View, refused, status, waiting
-from pipelinejob_operator.decide import TERMINAL, Observed, decide, is_over
+from pipelinejob_operator.decide import TERMINAL, Enter, Observed, decide, described, is_over
 from pipelinejob_operator.diagnose import Problem, diagnose, held_pods, job_state, lost_pods, needs_events, termination
 from pipelinejob_operator.functions import Functions
 from pipelinejob_operator.grants import Grants
@@ -149,7 +150,10 @@ class Reconciler:
             if step is None:
                 break
             log.info("job=%s/%s %s", *key, step)
-            job = await self._applier.apply(step, seen, body)
+            with traces.span(job, type(step).__name__, **described(step)):
+                job = await self._applier.apply(step, seen, body)
+            if isinstance(step, Enter) and step.phase in TERMINAL:
+                traces.ended(job)
         else:
             raise RuntimeError(f"no end after {MAX_STEPS} steps; the last was {step}")
         if job.root_uid is not None and job.phase in TERMINAL:

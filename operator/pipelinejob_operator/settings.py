@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-from pipelinejob import logs
-from pipelinejob_operator.manifests import Defaults, Network
+from pipelinejob import logs, traces
+from pipelinejob_operator.manifests import Defaults, Network, egress_to
 
 SHORTEST_TTL = 60  # seconds: a Job that goes as soon as it ends may go before its end is seen
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -39,6 +39,7 @@ class Settings:
         metrics_port: where Prometheus is answered; None: nowhere.
         log_format: text or json, of the operator and of worker pods.
         network: what worker pods may reach; None: anything.
+        collector: (variable, URL) by which traces are asked for, here and of worker pods; None: there are none.
         probe_port: where /healthz answers; another one than the chart's lets an operator run on a machine that has a use for it.
     """
 
@@ -61,10 +62,14 @@ class Settings:
     network: Network | None = None
     metrics_port: int | None = None
     log_format: str = "text"
+    collector: tuple[str, str] | None = None
 
     def defaults(self) -> Defaults:
         """What manifests take from here."""
-        return Defaults(self.pull_policy, self.resources, self.fs_group, self.job_ttl, self.pip, self.network, self.log_format)
+        network = self.network
+        if network is not None and self.collector is not None:
+            network = replace(network, egress=(*network.egress, egress_to(self.collector[1])))
+        return Defaults(self.pull_policy, self.resources, self.fs_group, self.job_ttl, self.pip, network, self.log_format, self.collector)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -94,6 +99,7 @@ class Settings:
             network=_network(environment),
             metrics_port=_number(environment, "PIPELINEJOB_METRICS_PORT", 0) or None,
             log_format=_one_of(environment, logs.VARIABLE, ("text", "json")),
+            collector=_collector(environment),
         )
 
     def worker_url(self, user: str, password: str) -> str:
@@ -166,6 +172,19 @@ def _network(environment: Mapping[str, str]) -> Network | None:
     except (ValueError, TypeError, KeyError):
         expected = '{"database": {"namespace": ..., "labels": {...}} or null, "egress": [...]}'
         raise SettingsError(f"PIPELINEJOB_NETWORK_POLICY must be JSON, {expected}, got {text!r}") from None
+
+
+def _collector(environment: Mapping[str, str]) -> tuple[str, str] | None:
+    found = traces.endpoint(environment)
+    if found is not None:
+        try:
+            address = urlsplit(found[1])
+            valid = address.scheme in ("http", "https") and address.hostname and address.port != 0
+        except ValueError:
+            valid = False
+        if not valid:  # it may hold a password: it is not repeated
+            raise SettingsError(f"{found[0]} must be a URL, http://host:4318")
+    return found
 
 
 def _resources(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _wait(child: Child) -> None:
     while True:
         select.select([child.output], [], [], 60)
         answers, ended = child.answers()
-        if any("done" in answer and answer["published"] and not answer["failed"] for answer in answers):
+        if any("done" in answer and answer["succeeded"] and not answer["failed"] for answer in answers):
             return
         if ended or any("ready" not in answer for answer in answers):
             raise RuntimeError(f"the worker did not finish its batch: {answers}")

@@ -30,6 +30,7 @@ RENDERED = {
         "postgres.enabled=true",
         "gateway.enabled=true",
         "gateway.replicas=2",
+        "tracing.endpoint=http://collector.observability.svc:4318",
         "gateway.ingress.enabled=true",
         "gateway.ingress.host=jobs.example",
         "gateway.ingress.tlsSecret=tls",
@@ -50,6 +51,7 @@ REFUSED = {
     "postgres.enabled=true,pgadmin.enabled=true": "pgadmin.email",
     "postgres.enabled=true,postgres.enable=true": "'enable' not allowed",
     "postgres.enabled=true,database.maxWorkers=many": "want integer",
+    "postgres.enabled=true,tracing.endpoint=collector:4318": "/tracing/endpoint",
     "postgres.enabled=true,gateway.dataNamespaces[0].namespace=shop": "claims",
     "postgres.enabled=true,gateway.dataNamespaces[0].namespace=shop,gateway.dataNamespaces[0].claims={a},"
     "gateway.dataNamespaces[1].namespace=shop,gateway.dataNamespaces[1].claims={b}": "stands twice",

@@ -122,3 +122,40 @@ def test_the_owners_password_does_not_reach_a_pod_in_the_query() -> None:
     assert settings(PIPELINEJOB_DATABASE_URL=url).worker_url("u", "p") == "postgres://u:p@/ledger?host=db&port=1&application_name=a%20b"
     there = settings(PIPELINEJOB_DATABASE_URL=url, PIPELINEJOB_WORKER_DATABASE="pooler:6432").worker_url("u", "p")
     assert there == "postgres://u:p@pooler:6432/ledger?application_name=a%20b"
+
+
+ANYWHERE = {"ports": [{"protocol": "TCP", "port": 4318}]}
+IN_SHOP = {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}]}
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("http://collector.shop.svc:4318", {**ANYWHERE, **IN_SHOP}),
+        ("http://collector.shop.svc.cluster.local:4318/", {**ANYWHERE, **IN_SHOP}),
+        ("http://collector.example:4318", ANYWHERE),
+        ("http://10.0.0.7:4318", ANYWHERE),
+        ("http://collector.shop.svc", {"ports": [{"protocol": "TCP", "port": 80}], **IN_SHOP}),
+        ("https://collector.example/otlp", {"ports": [{"protocol": "TCP", "port": 443}]}),
+    ],
+)
+def test_worker_pods_reach_the_collector_and_are_told_where_it_is(url: str, rule: dict[str, object]) -> None:
+    told = settings(OTEL_EXPORTER_OTLP_ENDPOINT=url, PIPELINEJOB_NETWORK_POLICY='{"database": {}, "egress": [{}]}').defaults()
+    assert told.collector == ("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    assert told.network == Network(None, ({}, rule))
+    assert settings(OTEL_EXPORTER_OTLP_ENDPOINT=url).defaults().network is None
+
+
+def test_traces_have_an_address_of_their_own_and_can_be_switched_off() -> None:
+    both = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://b:2/v1/traces"}
+    assert settings(**both).collector == ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://b:2/v1/traces")
+    assert settings(**both, OTEL_SDK_DISABLED="True").collector is None
+    assert settings(**both, OTEL_TRACES_EXPORTER="none").collector is None
+    assert settings().collector is None
+
+
+@pytest.mark.parametrize("url", ["collector:4318", "http://user:secret@:4318", "grpc://secret:4317", "http://secret:port"])
+def test_an_address_of_a_collector_that_is_none_is_named_and_not_repeated(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(OTEL_EXPORTER_OTLP_ENDPOINT=url)
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL" in str(caught.value) and "secret" not in str(caught.value)

@@ -14,7 +14,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from pipelinejob import logs, sandbox
+from pipelinejob import logs, sandbox, traces
 from pipelinejob.stopping import EXIT_STOPPED, Stop
 
 EXIT_RETRY, EXIT_SHARD_FAILED, EXIT_JOB_FAILED = 1, 42, 43
@@ -54,6 +54,7 @@ def main() -> int:
     store = Store(database, migrated=True)
     uid = os.environ["PIPELINEJOB_JOB"]
     try:
+        traces.set_up("pipelinejob-worker", say)
         database.query("SELECT")  # from the first moment on, the pod shows whether it reaches its database
         storage = Storage(say, IN_A_POD)
         storage.patiently(lambda: stages.STAGES[stage](store, uid, stop, say, storage))
@@ -108,5 +109,6 @@ def _tell(text: str) -> None:
 
 if __name__ == "__main__":
     code = main()
+    traces.flush()
     sys.stderr.flush()
     os._exit(code)  # a commit that still waits for its database must not keep us

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelinejob import faults, names, plan, reuse
+from pipelinejob import faults, names, plan, reuse, traces
 from pipelinejob.commit import OURS, claim_output, move_away, read_owner, take_over
 from pipelinejob.lock import JobLock, is_held
 from pipelinejob.model import MUTABLE, Spec, job_digest
@@ -29,6 +30,7 @@ class Admitted(NamedTuple):
     job: Job
     csv: Path
     lock: JobLock
+    began: float | None = None  # when it was first looked at, where that was before it was entered
 
 
 def admit(request: Request, store: Store) -> Admitted:
@@ -37,6 +39,7 @@ def admit(request: Request, store: Store) -> Admitted:
     Raises:
         JobError: InvalidSpec, Input...: nothing was changed.
     """
+    began = time.time()
     request = _with_previous(request, store)
     csv, _, output = inspect(request)
     meta = request.job.metadata
@@ -62,10 +65,11 @@ def admit(request: Request, store: Store) -> Admitted:
             job = _register(request, output, store, Phase.PLANNING)
             _take_results(job, store, output)
             job = _planned(job.uid, request.job.spec, index, store)
+            traces.past(job, "plan", began, rows=job.rows_total)
     except BaseException:
         lock.release()
         raise
-    return Admitted(job, csv, lock)
+    return Admitted(job, csv, lock, began)
 
 
 def enter(request: Request, store: Store) -> Job:

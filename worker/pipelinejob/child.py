@@ -64,6 +64,7 @@ def main() -> None:
 
 
 def _run(runner: BatchRunner, task: Task) -> dict[str, Any]:
+    began = time.time()
     try:
         summary = runner.run(task)
     except InputChangedError as error:
@@ -72,7 +73,8 @@ def _run(runner: BatchRunner, task: Task) -> dict[str, Any]:
         return _storage(error)
     except Exception:
         return {"bug": traceback.format_exc(), "first_row": task.first_row}
-    return {"done": task.first_row, "published": summary["succeeded"] > 0, "rows": task.to_run, "failed": summary["failed"]}
+    counts = {"rows": task.to_run, "succeeded": summary["succeeded"], "failed": summary["failed"]}
+    return {"done": task.first_row, **counts, "began": began, "ended": time.time()}
 
 
 def _storage(error: BaseException) -> dict[str, Any]:

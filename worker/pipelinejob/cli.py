@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelinejob import admission, function_cli, jobfile, local, planning, report
+from pipelinejob import admission, function_cli, jobfile, local, planning, report, traces
 from pipelinejob import redrive as redriving
 from pipelinejob.functions import BUILTINS
 from pipelinejob.model import PipelineJob
@@ -29,6 +29,7 @@ from pipelinejob.store import Database, EmbeddedServer, Job, Store
 
 STARTUP_PATIENCE = 10.0  # seconds to wait for a database before a command gives up
 EXIT_INTERRUPTED = 130
+SERVICE = "pipelinejob"  # what traces call this program
 
 # Typer carries its own copy of click and exports this one of its errors.
 _UsageError: Any = typer.BadParameter.__base__
@@ -77,6 +78,7 @@ def run(
     store = None
     try:
         with console_reporter() as reporter:
+            traces.set_up(SERVICE, reporter.say)
             Storage(reporter.say).patiently(lambda: planning.inspect(request))  # what is wrong shows before a database is started
             store = _open_store(database, reporter.say)
             result = local.run(request, store, reporter)
@@ -195,6 +197,7 @@ def redrive(
     began = time.monotonic()
     wanted = redriving.Wanted(tuple(reason or ()), pending, match_by_id, file, data, _home(), workers)
     with _store(database) as store, console_reporter() as reporter:
+        traces.set_up(SERVICE, reporter.say)
         root = _job(store, namespace, name)
         before, under_way = store.redrives(root.uid), store.unfinished_redrive(root.uid)
         try:
@@ -248,6 +251,7 @@ def write_report(
 @app.command()
 def cancel(name: Name, namespace: Namespace = "default", database: DatabaseUrl = None, json: Json = False) -> None:
     """Cancel a job for good; what is done is kept."""
+    traces.set_up(SERVICE, lambda message: typer.echo(message, err=True))
     _show(name, namespace, database, json, local.cancel)
 
 
@@ -268,6 +272,7 @@ def resume(
     """Go on with a job that was suspended or interrupted, as the ledger has it."""
     began = time.monotonic()
     with _store(database) as store, console_reporter() as reporter:
+        traces.set_up(SERVICE, reporter.say)
         job = _job(store, namespace, name)
         if job.root_uid is not None:
             root = store.get_job(job.root_uid).name
@@ -454,6 +459,7 @@ def main() -> None:
             traceback.print_exc()
             report.show_bug(error, json=json, seconds=time.monotonic() - began)
             code = 1
+    traces.flush()
     sys.exit(code)
 
 

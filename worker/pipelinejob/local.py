@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pipelinejob import faults, reuse
+from pipelinejob import faults, reuse, traces
 from pipelinejob.admission import Admitted, admit, check_no_redrive
 from pipelinejob.batch import Task
 from pipelinejob.commit import RoundClosedError
@@ -89,6 +89,7 @@ class LocalRun:
         self._failed = job.rows_failed
         self._storage = Storage(reporter.say)
         self._signal: int | None = None
+        self._began, self._spans = admitted.began, traces.Shards(job)
         self._scaled_to = self._spec.parallelism
 
     def run(self) -> Result:
@@ -166,7 +167,7 @@ class LocalRun:
             timeouts=[float(function["timeoutSeconds"]) for function in job.functions],
             log=self._log,
             lock=self._lock.descriptor,
-            finished=lambda task, attempt, failed: self._finished(committer, task, attempt, failed),
+            finished=lambda task, attempt, done: self._finished(committer, task, attempt, done),
             say=self._reporter.say,
         )
         with _signals(self._on_signal):
@@ -177,6 +178,7 @@ class LocalRun:
                     workers.run(self._tasks, lambda: self._check(committer, workers))
             finally:
                 workers.stop()
+                self._spans.end(round_number)
                 committer.finish()
 
     def _look(self) -> str | None:
@@ -228,13 +230,15 @@ class LocalRun:
     def _tasks(self) -> Iterator[Task]:
         matched = bool((self._job.selection or {}).get("matchById"))
         for shard in self._store.unfinished_shards(self._job.uid):
+            self._spans.begins(shard.index)
             for batch in batches_of(shard, self._spec.sharding.batch_rows):
                 yield Task.of(shard.index, batch, matched=matched)
 
-    def _finished(self, committer: Committer, task: Task, attempt: Path, failed: int) -> None:
+    def _finished(self, committer: Committer, task: Task, attempt: Path, done: Mapping[str, Any]) -> None:
         committer.put(task.shard, attempt)
+        self._spans.batch(task.shard, done)
         self._done += task.to_run
-        self._failed += failed
+        self._failed += done["failed"]
         limit = self._spec.failure_policy.max_failed_rows
         if limit is not None and self._failed > limit:
             committer.hurry()
@@ -276,23 +280,28 @@ class LocalRun:
         if rows.pending and stop is None:
             raise JobError(JobReason.SHARDS_FAILED, f"{rows.pending} rows were not run: run the same command to go on")
         store.update_job(job.uid, phase=Phase.FINALIZING)
-        finalize(store, job, self._output)
+        with traces.span(job, "finalize"):
+            finalize(store, job, self._output)
         judge_root(store, job)
         faults.point("judged")
         phase, reason, message = judge(store, store.get_job(job.uid), cancelled=stop == "cancel")
         store.update_job(job.uid, phase=phase, reason=reason, message=message, finished_at=datetime.now(UTC))
-        return self._result()
+        result = self._result()
+        traces.ended(result.job, self._began)
+        return result
 
     def _give_up(self, error: JobError) -> None:
         """The job failed: what is done is finalized as well as it can be, and the ledger says why."""
         store, job = self._store, self._job
         try:
-            finalize(store, job, self._output)
+            with traces.span(job, "finalize"):
+                finalize(store, job, self._output)
             judge_root(store, job)
         except (OSError, JobError) as second:
             self._reporter.say(f"could not write the results of what is done: {second}")
         store.update_counts(job.uid)
         store.update_job(job.uid, phase=Phase.FAILED, reason=error.reason, message=error.message, finished_at=datetime.now(UTC))
+        traces.ended(store.get_job(job.uid), self._began)
 
     def _result(self, note: str | None = None, interrupted: int | None = None) -> Result:
         return Result(*write_status(self._store, self._job.uid), note, interrupted)
@@ -333,12 +342,14 @@ def cancel(job: Job, store: Store) -> Job:
     if not is_running(job):
         output = output_folder(job, Path(job.output_root))
         if job.input is not None:
-            finalize(store, job, output)
+            with traces.span(job, "finalize"):
+                finalize(store, job, output)
             judge_root(store, job)
         elif job.root_uid is not None:
             output.close_rounds()  # with the records that it had copied
         phase, reason, message = judge(store, job, cancelled=True)
         store.update_job(job.uid, phase=phase, reason=reason, message=message, finished_at=datetime.now(UTC))
+        traces.ended(store.get_job(job.uid))
     return store.get_job(job.uid)
 
 

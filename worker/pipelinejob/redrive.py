@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelinejob import faults, jobfile, model
+from pipelinejob import faults, jobfile, model, traces
 from pipelinejob.admission import Admitted, output_lock
 from pipelinejob.commit import OutputFolder, read_owner
 from pipelinejob.finalize import finalize
@@ -69,7 +69,8 @@ def redrive(root: Job, wanted: Wanted, store: Store, reporter: Reporter) -> Resu
             if wanted.file is not None:  # with another budget
                 judge_again(store, store.get_job(root.uid))
             return _nothing(root, wanted)
-        csv = _plan(root, job, request, matches, store)
+        with traces.span(job, "plan"):
+            csv = _plan(root, job, request, matches, store)
         return LocalRun(request, Admitted(store.get_job(job.uid), csv, lock), store, reporter).run()
     finally:
         lock.release()

@@ -22,14 +22,14 @@ PARENT = "PIPELINEJOB_PARENT"  # the environment variable with the parent's pid
 OUT_OF_MEMORY = 77  # the exit code of a process that was refused memory
 ROOM = 64 << 20  # bytes that a process may always have beside what it has when it has loaded
 _MEMORY = "PIPELINEJOB_PROCESS_MEMORY"  # the environment variable with the MiB of a process that runs rows
-_SECRETS = ("PIPELINEJOB_DATABASE_URL",)
+_SECRETS = ("PIPELINEJOB_DATABASE_URL", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 _PDEATHSIG, _DUMPABLE, _CHILD_SUBREAPER = 1, 4, 36  # of prctl
 _LINUX = sys.platform == "linux"
 _room: tuple[int, int] | None = None  # bytes mapped when all was loaded, and at most
 
 
 def environment() -> dict[str, str]:
-    """Our environment as processes may see it that run users' code: without what leads to the database."""
+    """Our environment as processes may see it that run users' code: without what leads to the database, or opens a collector of traces."""
     return {key: value for key, value in os.environ.items() if key not in _SECRETS and not key.startswith("PG")}
 
 

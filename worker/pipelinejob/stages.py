@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelinejob import faults, reuse, sandbox
+from pipelinejob import faults, reuse, sandbox, traces
 from pipelinejob.batch import Task
 from pipelinejob.commit import OURS, OutputFolder, RoundClosedError, claim_output, move_away, read_owner, take_over
 from pipelinejob.committer import Committer
@@ -52,16 +52,21 @@ def plan(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> None
     Raises:
         JobError: the job cannot be done.
     """
-    from pipelinejob import planning  # noqa: PLC0415 - numpy and pydantic: the other stages start faster without
-
     job = _job(store, uid)
     if job.input is not None:
         say("planned already")
         return
+    with traces.span(job, "plan") as span:
+        planned = _plan(store, job, say)
+        span.set(rows=planned.rows_total)
+
+
+def _plan(store: Store, job: Job, say: Say) -> Job:
+    from pipelinejob import planning  # noqa: PLC0415 - numpy and pydantic: the other stages start faster without
+
     request = _request(job, _data_root())
     if job.root_uid is not None:
-        _plan_redrive(store, job, request, say)
-        return
+        return _plan_redrive(store, job, request, say)
     csv, _, output = planning.inspect(request)
     moved = None
     if request.job.spec.mode == "run":
@@ -70,13 +75,15 @@ def plan(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> None
     store.close()  # not needed for as long as the CSV takes
     index = planning.scan(request, csv)
     report = _report(job, request, csv, index) if request.job.spec.mode == "plan" else None
-    planning.save_plan(store, uid, request.job.spec, index, functions=request.functions, moved=moved, report=report)
-    say(f"planned job {job.name}: {index.rows} rows, {store.get_job(uid).input_digest}")
+    planning.save_plan(store, job.uid, request.job.spec, index, functions=request.functions, moved=moved, report=report)
+    planned = store.get_job(job.uid)
+    say(f"planned job {job.name}: {index.rows} rows, {planned.input_digest}")
+    return planned
 
 
 def _report(job: Job, request: Request, csv: Path, index: CsvIndex) -> dict[str, Any]:
     """What is to be expected of a job that is only planned: counts by a look at its first rows, the time by running a few of them."""
-    from pipelinejob import preview, sample  # noqa: PLC0415 - see plan()
+    from pipelinejob import preview, sample  # noqa: PLC0415 - see _plan()
     from pipelinejob.model import PlanReport  # noqa: PLC0415
 
     seen = preview.look(csv, request.job, index, whole=False)
@@ -98,9 +105,9 @@ def _report(job: Job, request: Request, csv: Path, index: CsvIndex) -> dict[str,
     ).model_dump(by_alias=True)
 
 
-def _plan_redrive(store: Store, job: Job, request: Request, say: Say) -> None:
+def _plan_redrive(store: Store, job: Job, request: Request, say: Say) -> Job:
     """The ledger has the plan of the job whose rows run again; the CSV must be the one that it is of."""
-    from pipelinejob.model import job_digest  # noqa: PLC0415 - see plan()
+    from pipelinejob.model import job_digest  # noqa: PLC0415 - see _plan()
     from pipelinejob.paths import csv_path  # noqa: PLC0415
     from pipelinejob.planning import input_changed  # noqa: PLC0415
 
@@ -113,10 +120,11 @@ def _plan_redrive(store: Store, job: Job, request: Request, say: Say) -> None:
     digest = job_digest(spec, [str(function["digest"]) for function in request.functions])
     rows = store.plan_redrive(job.uid, spec.rows_per_shard(0), request.functions, digest)
     say(f"planned job {job.name}: {rows} rows of {root.name}")
+    return store.get_job(job.uid)
 
 
 def _request(job: Job, root: Path) -> Request:
-    from pipelinejob import model  # noqa: PLC0415 - see plan()
+    from pipelinejob import model  # noqa: PLC0415 - see _plan()
     from pipelinejob.planning import Request  # noqa: PLC0415
 
     document = model.parse(_document(job))
@@ -125,7 +133,7 @@ def _request(job: Job, root: Path) -> Request:
 
 
 def _document(job: Job) -> dict[str, Any]:
-    from pipelinejob import model  # noqa: PLC0415 - see plan()
+    from pipelinejob import model  # noqa: PLC0415 - see _plan()
 
     metadata = {"name": job.name, "namespace": job.namespace}
     return {"apiVersion": model.API_VERSION, "kind": model.KIND, "metadata": metadata, "spec": job.spec}
@@ -151,7 +159,7 @@ def _resolve(job: PipelineJob, entered: list[dict[str, Any]], root: Path) -> lis
         entered: its functions as it was accepted with them: those of PipelineFunctions as they were then.
         root: the data root, where what they require is installed.
     """
-    from pipelinejob import packages  # noqa: PLC0415 - see plan()
+    from pipelinejob import packages  # noqa: PLC0415 - see _plan()
 
     entries = entered or [function.model_dump(by_alias=True) for function in job.spec.functions]
     for index, entry in enumerate(entries):
@@ -189,7 +197,7 @@ def claim_late(store: Store, job: Job) -> None:
 
 def _take_output(store: Store, job: Job, output: Path) -> str | None:
     """Makes the output folder this job's; returns where the output of a deleted job of its name was moved to, if any."""
-    from pipelinejob.paths import make_folder  # noqa: PLC0415 - see plan()
+    from pipelinejob.paths import make_folder  # noqa: PLC0415 - see _plan()
     from pipelinejob.planning import check_empty  # noqa: PLC0415
 
     other = store.overlapping_output(job.uid)
@@ -261,13 +269,15 @@ def shard(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> Non
                 folder.parent.rmdir()
         stop.asked.wait(LINGER)
         raise StoppedError(f"round {round_number} is over" if found is None else job.stop)
-    run = _ShardRun(store, job, round_number, found, output, stop, say, storage)
-    try:
-        why = run.run(folder)
-    except RoundClosedError:
-        why = "closed"
-    finally:
-        stop.at_once = True
+    with traces.span(job, "shard", shard=found.index, first_row=found.first_row, rows=found.rows, round=round_number) as span:
+        run = _ShardRun(store, job, round_number, found, output, stop, say, storage, span)
+        try:
+            why = run.run(folder)
+        except RoundClosedError:
+            why = "closed"
+        finally:
+            stop.at_once = True
+        span.set(stopped=why)
     if store.shard_finished(uid, found.index):
         return
     if why is None:
@@ -279,10 +289,19 @@ class _ShardRun:
     """One attempt of a shard by this process and its children."""
 
     def __init__(
-        self, store: Store, job: Job, round_number: int, row: ShardRow, output: OutputFolder, stop: Stop, say: Say, storage: Storage
+        self,
+        store: Store,
+        job: Job,
+        round_number: int,
+        row: ShardRow,
+        output: OutputFolder,
+        stop: Stop,
+        say: Say,
+        storage: Storage,
+        span: traces.Span,
     ) -> None:
         self._store, self._job, self._round, self._shard = store, job, round_number, row
-        self._output, self._stop, self._say, self._storage = output, stop, say, storage
+        self._output, self._stop, self._say, self._storage, self._span = output, stop, say, storage, span
         self._durable = job.spec["output"]["fsync"] != "never"  # auto: in a cluster the death of a node is survived
         self._left = list(batches_of(row, job.spec["sharding"]["batchRows"]))
         self._done = row.rows - sum(batch.to_run for batch in self._left)
@@ -314,7 +333,7 @@ class _ShardRun:
             timeouts=[float(function["timeoutSeconds"]) for function in self._job.functions],
             log=None,
             lock=None,
-            finished=lambda task, attempt, failed: self._finished(committer, task, attempt, failed),
+            finished=lambda task, attempt, done: self._finished(committer, task, attempt, done),
             say=self._say,
         )
         self._stop.at_once = False  # from here on what is finished is committed first
@@ -367,10 +386,11 @@ class _ShardRun:
         for batch in self._left:
             yield Task.of(self._shard.index, batch)
 
-    def _finished(self, committer: Committer, task: Task, attempt: Path, failed: int) -> None:
+    def _finished(self, committer: Committer, task: Task, attempt: Path, done: Mapping[str, Any]) -> None:
         committer.put(task.shard, attempt)
+        self._span.batch(done)
         self._done += task.to_run
-        self._failed += failed
+        self._failed += done["failed"]
 
     def _check(self, committer: Committer) -> tuple[bool, bool]:
         """(may take new batches, must end now)."""
@@ -401,7 +421,8 @@ def finish(store: Store, uid: str, stop: Stop, say: Say, storage: Storage) -> No
     if (mine := int(os.environ.get("PIPELINEJOB_ROUND", job.round))) != job.round:
         raise StoppedError(f"round {mine} is over")  # a process that outlived its node must not close a later round
     claim_late(store, job)
-    finalize(store, job, output_folder(job, _data_root()))
+    with traces.span(job, "finalize", round=job.round):
+        finalize(store, job, output_folder(job, _data_root()))
     say(f"wrote the results of job {job.name}")
 
 

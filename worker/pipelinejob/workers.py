@@ -170,7 +170,7 @@ class Workers:
         timeouts: seconds allowed for each function, by position.
         log: where the children's standard error goes; None: where ours goes.
         lock: the descriptor of the job's lock, which they hold as long as they live; None: there is none.
-        finished: called with (batch, attempt folder, rows that failed) for each finished batch.
+        finished: called with (batch, attempt folder, what its process says of it) for each finished batch.
         say: told what a person should know.
     """
 
@@ -185,7 +185,7 @@ class Workers:
         timeouts: list[float],
         log: Path | None,
         lock: int | None,
-        finished: Callable[[Task, Path, int], None],
+        finished: Callable[[Task, Path, Mapping[str, Any]], None],
         say: Callable[[str], None],
     ) -> None:
         self._job: Mapping[str, Any] = {**job, "memory": costs.memory_of_each(count), "share": sandbox.share_of_each(count)}
@@ -301,7 +301,7 @@ class Workers:
                 self._deaths_in_a_row = 0
                 self._take_prints(child)
                 self._write_log(child.keep_again())
-                self._finished(task, child.folder / names.folder(task.first_row), answer["failed"])
+                self._finished(task, child.folder / names.folder(task.first_row), answer)
             elif "ready" in answer:
                 child.ready = True
             else:

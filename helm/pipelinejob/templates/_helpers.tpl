@@ -68,6 +68,12 @@ labels: {{- include "pipelinejob.labels" . | nindent 2 }}
       {{- end }}
 {{- end -}}
 
+{{- define "pipelinejob.tracingEnv" -}}
+{{- with (.Values.tracing).endpoint -}}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ quote . }}}
+{{- end }}
+{{- end -}}
+
 {{- define "pipelinejob.workerDatabase" -}}
 {{- if .Values.pgbouncer.enabled -}}
 {{ include "pipelinejob.name" . }}-pgbouncer.{{ .Release.Namespace }}.svc:6432
