@@ -22,6 +22,7 @@ from pipelinejob.store import Outline
 EVERY = 1.0  # seconds between looks
 KEPT = 100_000  # changes
 LONGEST = 3600.0  # seconds, after which a listener is to connect anew, and whether it may is asked anew
+SEEN_FOR = 30.0  # seconds, after which it is asked anew whether a listener may hear of a namespace
 SILENCE = 15.0  # seconds after which a listener hears that the line still stands
 
 
@@ -93,10 +94,18 @@ class Feed:
             sees: whether the listener may hear of a namespace, asked in a thread; None: of all.
         """
 
+        allowed: dict[str, tuple[float, bool]] = {}
+
         async def wanted(outline: Outline) -> bool:
             if namespace not in (None, outline.namespace) or name not in (None, outline.name):
                 return False
-            return sees is None or await run_in_threadpool(sees, outline.namespace)
+            if sees is None:
+                return True
+            until, may = allowed.get(outline.namespace, (0.0, False))
+            if until <= time.monotonic():
+                may = await run_in_threadpool(sees, outline.namespace)
+                allowed[outline.namespace] = time.monotonic() + SEEN_FOR, may
+            return may
 
         something, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self._listeners.add(something)

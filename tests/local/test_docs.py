@@ -17,6 +17,7 @@ HERE = "~/work"  # on the pages
 FILE = re.compile(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+FUNCTION = re.compile(r"^```python\n# fn.py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 
 
@@ -61,6 +62,28 @@ def test_the_tutorial(project: Project) -> None:
 def test_coming_from_celery(project: Project) -> None:
     shutil.copytree(REPOSITORY / "data/fashion", project.root / "fashion")
     assert _follow(project, "docs/coming-from-celery.md") == (1, 1)
+
+
+def test_the_commands_of_the_readme(project: Project) -> None:
+    """Each in its turn, with a job that has failed rows; what a job that has ended cannot do is refused for that alone."""
+    project.catalogue(12, without=[3])
+    (project.root / "rows.csv").rename(project.root / "your.csv")
+    project.write(FUNCTION.search((REPOSITORY / "README.md").read_text(encoding="utf-8"))[1], "fn.py")  # type: ignore[index]
+    project.images("1163")
+    ran = []
+    for line in re.findall(r"^    pipelinejob (.*?)(?:  +#.*)?$", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE):
+        for command in re.sub(r"[][]", "", line).replace("NAME", "job").replace("DIR", ".").replace(" N", " 3").split(" · "):
+            if command.startswith("serve"):
+                continue  # it does not end: tests/gateway starts it
+            found = project.run(*shlex.split(command))
+            wrong = found.code == 2 and "has ended" not in found.err and "no job 'job'" not in found.err
+            assert not wrong and found.code in (0, 2), (command, found.err)
+            ran.append(command.split()[0])
+            if ran == ["init"]:
+                shutil.move(project.root / "your.yaml", project.root / "job.yaml")
+                text = (project.root / "job.yaml").read_text()
+                (project.root / "job.yaml").write_text(text.replace("name: your", "name: job").replace("Percent: 5", "Percent: 100"))
+    assert len(ran) == 16 and ran.count("plan") == 2
 
 
 @pytest.mark.parametrize(
