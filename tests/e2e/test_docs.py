@@ -99,7 +99,9 @@ def dry(command: str) -> str:
         return command.replace("--wait", "") + (" --dry-run" if "uninstall" in command else " --dry-run=server")
     if " create " in command:  # what it makes may be there
         return command.replace('"$password"', "x").replace("$password", "x") + " --dry-run=client -o name"
-    if " apply " in command or " delete " in command:
+    if " apply " in command:  # what is installed here was by Helm
+        return command + " --dry-run=server --force-conflicts"
+    if " delete " in command:
         return command + " --dry-run=server"
     return command
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chaos.processes import send
 from support.project import Project
 from support.shop import Shop
 
@@ -97,8 +98,13 @@ def test_two_pods_run_one_index(shop: Shop, running: str, undisturbed: dict[str,
     controllers = ("controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name")
     labels = {name: value for name, value in metadata["labels"].items() if name not in controllers}
     twin = {"name": f"{running}-twin", "labels": labels, "annotations": metadata["annotations"]}
-    shop.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": twin, "spec": spec}))
-    shop.wait(lambda: " begins: " in shop.kubectl("logs", twin["name"], check=False), 30, "both run at once")
+    first = shop.cluster.processes_of(metadata["uid"]) if shop.cluster.node is not None else []
+    send(first, signal.SIGSTOP)  # else it may be done before the second one has started
+    try:
+        shop.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": twin, "spec": spec}))
+        shop.wait(lambda: " begins: " in shop.kubectl("logs", twin["name"], check=False), 60, "both run at once")
+    finally:
+        send(first, signal.SIGCONT)
     ends_as_if_nothing_had_happened(shop, running, undisturbed)
     shop.wait(lambda: shop.kubectl("get", "pod", twin["name"], "-o", "jsonpath={.status.phase}") == "Succeeded", 30, "the twin ends, too")
     begun, ended = re.findall(r" (?:begins|ends): (\d+) done", shop.kubectl("logs", twin["name"]))

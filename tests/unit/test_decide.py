@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipelinejob import traces
 from pipelinejob.model import Rows, Spec
 from pipelinejob.reasons import JobReason, Phase
 from pipelinejob.store import Job
@@ -24,6 +25,7 @@ from pipelinejob_operator.decide import (
     Scale,
     Stop,
     decide,
+    described,
 )
 from pipelinejob_operator.diagnose import Problem
 from pipelinejob_operator.manifests import final_job_name, plan_job_name, run_job_name
@@ -222,3 +224,11 @@ def test_raising_the_number_of_failures_is_enough_before_a_percentage_counts() -
 def test_a_job_stopped_for_its_budget_goes_on_when_the_budget_was_raised_meanwhile() -> None:
     what = seen(Phase.FINALIZING, child(FINAL, "complete"), pending=50, stop="budget", spec={"failurePolicy": {"maxFailedRowsPercent": 50}})
     assert decide(what) == Enter(Phase.PENDING, clear_stop=True)
+
+
+def test_every_step_can_be_told_of_in_a_trace() -> None:
+    """What a step is about may have any name, also that of an argument."""
+    for step in (Delete("job-run-1"), Scale(2), Enter(Phase.SUSPENDED, message="secret")):
+        with traces.span(None, type(step).__name__, **described(step)) as span:  # type: ignore[arg-type]
+            span.set(**described(step))
+        assert "message" not in described(step)

@@ -109,7 +109,7 @@ def set_up(service: str, say: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def span(job: Job, name: str, **attributes: object) -> Iterator[Span]:
+def span(job: Job, name: str, /, **attributes: object) -> Iterator[Span]:
     """A span below the root of a job's trace; of an error it has the reason, but no message: that may hold what is in a cell."""
     if _sender is None:
         yield Span()
@@ -125,7 +125,7 @@ def span(job: Job, name: str, **attributes: object) -> Iterator[Span]:
         told.end(time.time())
 
 
-def past(job: Job, name: str, began: float, **attributes: object) -> None:
+def past(job: Job, name: str, began: float, /, **attributes: object) -> None:
     """Tells of something that was done for a job from `began` (seconds of the epoch) until now."""
     if _sender is not None:
         told = _sender.below_root(job, name, began)
