@@ -83,7 +83,7 @@ def test_the_commands_of_the_readme(project: Project) -> None:
                 shutil.move(project.root / "your.yaml", project.root / "job.yaml")
                 text = (project.root / "job.yaml").read_text()
                 (project.root / "job.yaml").write_text(text.replace("name: your", "name: job").replace("Percent: 5", "Percent: 100"))
-    assert len(ran) == 16 and ran.count("plan") == 2
+    assert len(ran) == 18 and ran.count("plan") == 2
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_a_row_that_would_fail(project: Project) -> None:
     assert ran.code == 1
     assert (ran.json["reason"], ran.json["function"]) == ("FunctionError", "mark")
     assert "fn.py" in ran.err and "brightness = image.convert" in ran.err, "the line that raised it"
+    assert "give it one with --image FILE" in ran.err
 
     (project.root / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     ran = project.run("function", "test", "fn.py", "--image", "broken.jpg", "--json")

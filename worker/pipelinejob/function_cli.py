@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipelinejob import contact_sheet, report, trial
-from pipelinejob.reasons import JobError, JobReason, RowFailure
+from pipelinejob.reasons import JobError, JobReason, RowFailure, RowReason
 
 app = typer.Typer(help="Try functions of your own.", no_args_is_help=True)
 
@@ -35,6 +36,8 @@ def test(
         tried = trial.try_out(file, name, params, cells, image)
     except RowFailure as failure:
         report.show_row_failure(failure, json=json)
+        if image is None and failure.reason is RowReason.FUNCTION_ERROR:
+            sys.stderr.write("The row had no picture: give it one with --image FILE, if the function wants one.\n")
         raise typer.Exit(1) from None
     if save is not None:
         try:
