@@ -103,8 +103,13 @@ def _bins(numbers: Sequence[float]) -> list[Bar]:
     least, greatest = min(numbers), max(numbers)
     width = (greatest - least) / BINS
     if not 0 < width < math.inf:
-        return [Bar(f"{least:,.6g}", len(numbers))]
+        return [Bar(_written(least), len(numbers))]
     counts = [0] * BINS
     for number in numbers:
         counts[min(BINS - 1, int((number - least) / width))] += 1
-    return [Bar(f"{least + i * width:,.6g} to {least + (i + 1) * width:,.6g}", count) for i, count in enumerate(counts)]
+    return [Bar(f"{_written(least + i * width)} to {_written(least + (i + 1) * width)}", count) for i, count in enumerate(counts)]
+
+
+def _written(number: float) -> str:
+    """With commas from five digits on: a number of four is often a year."""
+    return f"{number:,.6g}" if abs(number) >= 10_000 else f"{number:.6g}"

@@ -176,5 +176,5 @@ def _send(command: Sequence[str], folder: Path, files: Sequence[File], told: Cal
 
 
 def _broken_off(said: bytes) -> PluginError:
-    text = " ".join(said.decode(errors="replace").split())[-300:]
+    text = " ".join(said.decode(errors="replace").split())[-300:] or "the other side did not say why"
     return PluginError("CopyFailed", f"the copy broke off ({text}): run the same command again, and it goes on")

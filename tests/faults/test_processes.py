@@ -66,7 +66,7 @@ def test_children_end_with_their_parent_and_the_next_run_goes_on(project: Projec
     process.communicate()
     killed = time.monotonic()
     _wait(lambda: not any(map(_alive, children)))
-    assert time.monotonic() - killed < 1.0
+    assert time.monotonic() - killed < 5
 
     status = project.run("status", "job", "--json")
     assert status.json["phase"] == "Running"

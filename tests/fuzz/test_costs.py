@@ -108,7 +108,7 @@ def test_a_jpeg_of_many_scans(scans: int, good: bool) -> None:
             decode(many, max_pixels=LIMIT)
         assert (caught.value.reason, caught.value.message) == (RowReason.IMAGE_INVALID, "a JPEG in far more scans than encoders write")
         assert jpeg_to_jpeg(many[:60_000], lambda _: None, max_pixels=LIMIT, quality=75) is None
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_what_stands_behind_a_jpeg_is_no_scan() -> None:

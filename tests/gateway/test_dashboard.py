@@ -16,7 +16,7 @@ from support.gateway import Gateway, serving, wait
 from support.project import Project
 
 pytestmark = pytest.mark.timeout(120)
-SLOW = "import time\ndef slow(image, row):\n    time.sleep(0.1)\n    return {'kind': row['name'][:5]}\n"
+SLOW = "import time\ndef slow(image, row):\n    time.sleep(1)\n    return {'kind': row['name'][:5]}\n"
 MARK = (
     "def mark(image, row):\n    if row['id'] in ('1007', '1011'): raise ValueError('no price')\n    return image, {'size': image.width}\n"
 )

@@ -28,7 +28,7 @@ def test_what_was_set_is_read_by_another_process(tmp_path: Path) -> None:
     mark.set(7, -2)
     row, position, began = Mark(tmp_path / "mark").get()
     assert (row, position) == (7, -2)
-    assert 0 <= time.monotonic() - began < 1
+    assert 0 <= time.monotonic() - began < 30
 
 
 def test_a_reader_never_sees_an_old_time(tmp_path: Path) -> None:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from pipelinejob.timings import BOUNDS, PLANES, READ, WHOLE, WRITE, Stopwatch, Timing, shares, step_name
 
 
-def test_a_step_lasts_until_the_next_one_begins() -> None:
+class Clock:
+    """Stands still but for its own sleep()."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("pipelinejob.timings.time", clock)
+    return clock
+
+
+def test_a_step_lasts_until_the_next_one_begins(time: Clock) -> None:
     watch = Stopwatch()
     for step, seconds in ((READ, 0.03), (0, 0.002), (WRITE, 0.0), (READ, 0.03)):
         watch.step(step)
@@ -18,13 +36,13 @@ def test_a_step_lasts_until_the_next_one_begins() -> None:
     time.sleep(0.05)  # of nobody
     found = {(one.position, one.bucket): one for one in watch.stop()}
     read = found[READ, next(index for index, bound in enumerate(BOUNDS) if bound >= 0.03)]
-    assert read.calls == 2 and 0.06 <= read.seconds < 0.11
+    assert read.calls == 2 and read.seconds == pytest.approx(0.06)
     assert sum(one.calls for one in found.values()) == 5
     whole = next(one for one in found.values() if one.position == WHOLE)
-    assert whole.calls == 1 and whole.seconds >= 0.112
+    assert whole.calls == 1 and whole.seconds == pytest.approx(0.112)
 
 
-def test_what_was_in_vain_is_not_counted_and_the_step_before_goes_on() -> None:
+def test_what_was_in_vain_is_not_counted_and_the_step_before_goes_on(time: Clock) -> None:
     watch = Stopwatch()
     watch.step(READ)
     time.sleep(0.03)
@@ -33,7 +51,8 @@ def test_what_was_in_vain_is_not_counted_and_the_step_before_goes_on() -> None:
     time.sleep(0.05)
     watch.step(0)
     found = [one for one in watch.stop() if one.position != WHOLE]
-    assert [(one.position, one.calls) for one in found] == [(READ, 1), (0, 1)] and found[0].bucket == 5 and 0.08 <= found[0].seconds < 0.11
+    assert [(one.position, one.calls) for one in found] == [(READ, 1), (0, 1)]
+    assert found[0].bucket == 5 and found[0].seconds == pytest.approx(0.08)
 
 
 @pytest.mark.parametrize(("seconds", "bucket"), [(0.0, 0), (BOUNDS[0], 0), (BOUNDS[0] * 1.01, 1), (1.0, 6), (256.0, 10), (257.0, 11)])
