@@ -146,10 +146,10 @@ class ClusterJobs:
             return []
         told = [
             Event(at, one.get("type", ""), one.get("reason", ""), one.get("message", ""), one.get("count") or 1)
-            for one in found.get("items", [])
+            for one in sorted(found.get("items", []), key=lambda one: one["metadata"]["name"], reverse=True)  # by the operator's clock
             if (at := one.get("lastTimestamp") or one.get("eventTime") or one["metadata"]["creationTimestamp"])
         ]
-        return sorted(told, reverse=True)
+        return sorted(told, key=lambda event: event.at, reverse=True)
 
     def watched(self, namespace: str | None) -> Callable[[str], bool] | None:
         """Of which namespaces the caller may hear of changes: None for all that are asked for, else whether of this one.

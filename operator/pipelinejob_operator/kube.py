@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import time
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -258,7 +257,7 @@ class Kube(Cache):
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{name}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
+            "metadata": {"name": f"{name}.{time.time_ns():x}", "namespace": namespace},  # those of one second keep their order
             "involvedObject": {
                 "apiVersion": API_VERSION,
                 "kind": KIND,

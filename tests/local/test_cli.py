@@ -522,7 +522,7 @@ def test_a_signal_in_the_run(project: Project, number: signal.Signals) -> None:
     began = time.monotonic()
     process.send_signal(number)
     ran = ended(process)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12
     assert ran.code == 130, ran
     is_promised(ran.json)
     assert ran.json["rows"]["pending"] > 0 and "run the same command" in ran.json["message"]
@@ -564,7 +564,7 @@ def test_a_database_that_does_not_exist_is_told_at_once(project: Project) -> Non
     url = project.environment["PIPELINEJOB_DATABASE_URL"].replace("/test_", "/nothere_")
     began = time.monotonic()
     ends(project.run("run", project.job(), "--database", url, "--json"), 1, "Failed", "DatabaseUnavailable", "does not exist")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 12
     ends(project.run("status", "job", "--json", env={"PIPELINEJOB_DATABASE_URL": "no url at all"}), 1, "Failed", "DatabaseUnavailable")
 
 

@@ -430,6 +430,18 @@ def test_events_of_a_namespace_are_asked_for_once_for_all_jobs(server: Server, m
     assert len(server.calls) == 1
 
 
+def test_events_of_one_second_are_named_in_their_order(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.on("POST /api/v1/namespaces/shop/events", *[(201, {})] * 3)
+
+    async def story(kube: Kube) -> None:
+        for reason in ("Planned", "Accepted", "Complete"):
+            await kube.emit_event(pipelinejob(), "Normal", reason, "told")
+
+    asyncio.run(server.run(story, monkeypatch))
+    named = sorted((event["metadata"]["name"], event["reason"]) for _, event in server.calls)
+    assert [reason for _, reason in named] == ["Planned", "Accepted", "Complete"] and all(name.startswith("men.") for name, _ in named)
+
+
 def test_an_event_that_is_refused_does_no_harm(server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     server.on("POST /api/v1/namespaces/shop/events", (403, {"reason": "Forbidden", "message": "no"}))
 

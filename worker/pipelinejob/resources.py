@@ -58,7 +58,7 @@ class Output(NamedTuple):
         return self.root / self.path
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Event:
     """Something that was told of a job."""
 
