@@ -11,11 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 _AXE = Axe()
+expect.set_options(timeout=30_000)  # the machine brings up a cluster meanwhile
 
 
 @contextlib.contextmanager
@@ -64,7 +65,7 @@ def page_of(browser: Browser, url: str, scheme: str = "light", expected: tuple[s
         expected: parts of messages that may come.
     """
     context = browser.new_context(base_url=url, color_scheme=scheme, viewport={"width": 1200, "height": 900})  # type: ignore[arg-type]
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     page = context.new_page()
     said: list[str] = []
 
