@@ -14,7 +14,7 @@ import pytest
 
 from support.api_proxy import Fault, Proxy, Refusal, every_other, is_watch, is_write
 from support.host_operator import HostOperator, account_token
-from support.shop import Shop
+from support.shop import SLOW, Shop
 
 if TYPE_CHECKING:
     from cluster.cluster import Cluster
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(240)
 ROWS = 60
 OPTIONS: dict[str, Any] = {"sharding": {"rowsPerShard": ROWS, "batchRows": 5}, "backoffLimitPerIndex": 0}
-LONGER: dict[str, Any] = {"sharding": {"rowsPerShard": 20, "batchRows": 5}, "parallelism": 1}  # pods come one after the other
+LONGER: dict[str, Any] = {
+    "functions": [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 16, "height": 16}}, SLOW],
+    "sharding": {"rowsPerShard": 20, "batchRows": 5},
+    "parallelism": 1,  # pods come one after the other
+}
 HEARD_WITHIN = 35  # seconds: a look every 30 needs no watch
 GONE = {"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": "too old"}}
 
@@ -85,12 +89,14 @@ class Stage:
         return {call.split()[0] for call in self.proxy.spoilt}
 
     def begin(self) -> None:
-        """Applies a job that has some rows done and some to do."""
+        """Applies a job that has some rows done and some to do until it is to end."""
+        self.shop.slow_down(0.5)
         self.apply(**LONGER)
         self.shop.wait(lambda: self.shop.status(self.name).get("rows", {}).get("succeeded"), 60, "some rows are done")
 
     def ends_as_if_nothing_had_happened(self, seconds: float = 90, starts: int = 0) -> None:
         """All files and counts are those of an undisturbed run, and nobody was told of any trouble."""
+        self.shop.speed_up()
         try:
             status = self.shop.wait_end(self.name, seconds)
             assert status["phase"] == "Complete"

@@ -16,7 +16,7 @@ import yaml
 
 from cluster.cluster import SYSTEM, Cluster
 from cluster.images import POSTGRES
-from support.shop import ENDS, Shop
+from support.shop import ENDS, SLOW, Shop
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/pipelinejob"
@@ -166,13 +166,15 @@ def test_upgrade_uninstallation_and_installation_lose_nothing_of_a_running_job(c
     install = ("upgrade", "--install", RELEASE, str(package), "-n", SYSTEM, "-f", str(values), "--wait", "--timeout", "90s")
     shop = Shop(cluster, "kept")
     shop.project.catalogue(700)
-    shop.apply(functions=[{"name": "resize", "params": {"width": 1200, "height": 1600}}], sharding={"rowsPerShard": 100, "batchRows": 10})
+    shop.slow_down(0.5)
+    shop.apply(functions=[SLOW], sharding={"rowsPerShard": 100, "batchRows": 10})
     secret = cluster.get("secret", "pipelinejob-postgres", SYSTEM)["data"]
     try:
         shop.wait(lambda: shop.status().get("rows", {}).get("succeeded"), 60, "the first rows")
         cluster.helm(*install, "--set", "operator.podAnnotations.again=yes")
         cluster.helm("uninstall", RELEASE, "-n", SYSTEM, "--wait", "--timeout", "60s")
         assert shop.phase() not in ENDS  # it goes on without an operator
+        shop.speed_up()
         assert cluster.get("secret", "pipelinejob-postgres", SYSTEM)["data"] == secret
     finally:
         cluster.helm(*install)

@@ -12,17 +12,12 @@ from typing import Any
 import pytest
 
 from cluster.cluster import Cluster, ClusterError
-from support.shop import Shop
+from support.shop import SLOW, Shop
 
 pytestmark = pytest.mark.timeout(240)
 ROWS = 600
-SLOW: dict[str, Any] = {
-    "functions": [{"name": "resize", "params": {"width": width, "height": 1600}} for width in (1200, 1100, 1200, 1100)],
-    "sharding": {"rowsPerShard": 300, "batchRows": 10},
-}
-
-
 FAST: list[dict[str, Any]] = [{"name": "resize", "params": {"width": 16, "height": 16}}]
+LONG: dict[str, Any] = {"functions": [*FAST, SLOW], "sharding": {"rowsPerShard": 300, "batchRows": 10}}
 OPERATOR = ("-n", "pipelinejob-system", "-l", "app.kubernetes.io/component=operator")
 
 
@@ -36,7 +31,8 @@ def shop(cluster: Cluster) -> Iterator[Shop]:
 
 def _begin(shop: Shop) -> str:
     """Applies a job, waits until it has done some rows, and returns its uid."""
-    shop.apply(**SLOW)
+    shop.slow_down()
+    shop.apply(**LONG)
     shop.wait(lambda: shop.status().get("rows", {}).get("succeeded"), 60, "some rows are done")
     assert shop.status()["rows"]["pending"] > 300, "the job is too short to be disturbed"
     return str(shop.get()["metadata"]["uid"])
@@ -91,7 +87,7 @@ def test_a_job_is_applied_anew_while_old_pods_run(shop: Shop, cluster: Cluster) 
     try:
         shop.kubectl("delete", "pipelinejob", "job", "--timeout=10s")
         left = len(list((shop.root / "out/job/images").iterdir()))
-        shop.apply(**{**SLOW, "functions": []})
+        shop.apply(**{**LONG, "functions": []})
         shop.wait(lambda: shop.phase() in ("Running", "Finalizing", "Complete"), 30, "the new job runs")
         assert any(os.path.exists(f"/proc/{pid}") for pid in stopped), "no old process is left to disturb it"
     finally:
@@ -112,7 +108,7 @@ def test_a_redrive_is_deleted_while_it_runs(shop: Shop, cluster: Cluster) -> Non
     """At first with one of its name applied at once, then while the operator is away: what was done stays, the rest fails as before."""
     late = shop.root / "late"
     (shop.root / "img").rename(late)
-    shop.apply(**{**SLOW, "functions": FAST})
+    shop.apply(**{**LONG, "functions": FAST})
     assert shop.wait_end()["rows"]["failed"] == ROWS
     late.rename(shop.root / "img")
     first = _redrive(shop, "again")
@@ -145,7 +141,8 @@ def test_a_redrive_is_deleted_while_it_runs(shop: Shop, cluster: Cluster) -> Non
 
 def _redrive(shop: Shop, name: str, functions: list[dict[str, Any]] | None = None) -> str:
     """Applies a redrive of all failed rows, waits until it has done some, and returns its uid."""
-    shop.apply(name, **{**SLOW, "functions": functions or SLOW["functions"], "source": {"failedRowsOf": {"name": "job"}}, "output": {}})
+    shop.slow_down()
+    shop.apply(name, **{**LONG, "functions": functions or LONG["functions"], "source": {"failedRowsOf": {"name": "job"}}, "output": {}})
     shop.wait(lambda: shop.status(name).get("rows", {}).get("succeeded"), 90, f"some rows of {name} are done")
     return str(shop.get(name)["metadata"]["uid"])
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.plugin import Plugin
-from support.shop import Shop
+from support.shop import SLOW, Shop
 
 if TYPE_CHECKING:
     from cluster.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(240)
-CHAIN = [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 3000, "height": 4000}}]
 ELSEWHERE = {  # commands of docs/install.md and README.md that other tests run, and which these are
     "kubectl apply --server-side -f manifests/install.yaml": "tests/e2e/test_chart.py: it is current, and what the chart renders is taken",
     "kubectl port-forward": "tests/e2e/test_gateway.py, tests/e2e/test_chart.py",
@@ -54,7 +53,8 @@ def test_the_page_of_the_plugin(shop: Shop, tmp_path: Path) -> None:
         words = command.split()
         for name in {"slow", "big"} & set(words):
             if name not in shop.kubectl("get", "pipelinejobs", "-o", "name"):
-                shop.apply(name, functions=CHAIN, parallelism=1, sharding={"rowsPerShard": 100, "batchRows": 10})
+                shop.slow_down()
+                shop.apply(name, functions=[SLOW], parallelism=1, sharding={"rowsPerShard": 100, "batchRows": 10})
                 shop.wait_phase("Running", name=name)
         found = plugin(*words)
         assert found.code == (2 if expected.strip().startswith("InvalidSpec") else 0), (command, found.err)

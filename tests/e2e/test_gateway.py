@@ -24,7 +24,7 @@ from pipelinejob.remote import RemoteJobs
 from support import notebook
 from support.gateway import ask_by_the_hundred
 from support.project import Project
-from support.shop import ENDS, Shop
+from support.shop import ENDS, SLOW, Shop
 
 if TYPE_CHECKING:
     from cluster.cluster import Cluster
@@ -190,7 +190,8 @@ def test_failed_rows_run_again(front: Front, done: PipelineJob) -> None:
 
 
 def test_a_job_is_suspended_resumed_changed_and_cancelled(front: Front, done: PipelineJob, editor: str) -> None:
-    document = front.shop.document("long", functions=[{"name": "resize", "params": {"width": 2400, "height": 3200}}], **SMALL)
+    front.shop.slow_down()
+    document = front.shop.document("long", functions=[SLOW], **SMALL)
     document["metadata"] |= {"namespace": front.shop.namespace, "labels": {"team": "shop"}}
     with front.client(editor) as client:
         created = client.post(JOBS, json=document)

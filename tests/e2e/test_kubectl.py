@@ -16,13 +16,12 @@ import yaml
 
 from support.plugin import Plugin
 from support.project import Project
-from support.shop import Shop
+from support.shop import SLOW, Shop
 
 if TYPE_CHECKING:
     from cluster.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(180)
-SLOW = [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 3000, "height": 4000}}]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +91,8 @@ def test_a_job_from_its_file_to_results_on_this_machine(plugin: Plugin, shop: Sh
 
 
 def test_a_running_job_is_changed_followed_and_ended(plugin: Plugin, shop: Shop) -> None:
-    file = write(plugin, "slow", functions=SLOW, sharding={"batchRows": 10, "rowsPerShard": 20}, parallelism=1)
+    shop.slow_down()
+    file = write(plugin, "slow", functions=[SLOW], sharding={"batchRows": 10, "rowsPerShard": 20}, parallelism=1)
     assert plugin("run", file, "--no-wait").code == 0
     shop.wait(lambda: shop.status("slow").get("rows", {}).get("succeeded"), 60, "some rows are done")
     assert plugin("scale", "slow", "2").code == 0 and shop.get("slow")["spec"]["parallelism"] == 2
@@ -228,7 +228,7 @@ def test_names_functions_versions_and_completion(plugin: Plugin, shop: Shop) -> 
     }
     shop.kubectl("apply", "-f", "-", input=yaml.safe_dump(function))
     told = plugin("functions", "--json").json
-    assert "resize" in [one["name"] for one in told["functions"]] and [one["name"] for one in told["pipelineFunctions"]] == ["bright"]
+    assert "resize" in [one["name"] for one in told["functions"]] and "bright" in [one["name"] for one in told["pipelineFunctions"]]
     assert plugin("version", "--json").json == {"client": "0.1.0", "operator": "0.1.0"}
     listed = plugin.kubectl("plugin", "list")
     assert "kubectl-pipelinejob" in listed.out

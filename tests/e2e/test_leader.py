@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
-from support.shop import Shop
+from support.shop import SLOW, Shop
 
 if TYPE_CHECKING:
     from cluster.cluster import Cluster
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(400)
 CHART = Path(__file__).parents[2] / "helm/pipelinejob"
 ROWS = 900
 OPTIONS: dict[str, Any] = {
-    "functions": [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 1200, "height": 1600}}],
+    "functions": [{"name": "random_crop", "params": {"ratio": 0.8}}, {"name": "resize", "params": {"width": 16, "height": 16}}, SLOW],
     "sharding": {"rowsPerShard": 225, "batchRows": 10},
     "backoffLimitPerIndex": 0,
 }
@@ -63,11 +63,13 @@ def _epoch(cluster: Cluster) -> int:
 
 
 def _begin(shop: Shop, name: str) -> None:
+    shop.slow_down()
     shop.apply(name, **OPTIONS)
     shop.wait(lambda: shop.status(name).get("rows", {}).get("succeeded"), 60, "some rows are done")
 
 
 def _ends_the_same(shop: Shop, name: str, undisturbed: dict[str, str]) -> None:
+    shop.speed_up()
     status = shop.wait_end(name, 150)
     assert (status["phase"], status["rows"]["succeeded"]) == ("Complete", ROWS), shop.story()
     found = {path: digest for path, digest in shop.project.tree(f"out/{name}").items() if path != "manifest.json"}

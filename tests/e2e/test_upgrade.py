@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from support.shop import Shop
+from support.shop import SLOW, Shop
 
 if TYPE_CHECKING:
     from cluster.cluster import Cluster
@@ -24,7 +24,7 @@ CHART = Path(__file__).parents[2] / "helm/pipelinejob"
 ROWS = 450
 NEW_FIELDS = ("topFailures", "estimatedCompletionTime")
 OPTIONS: dict[str, Any] = {
-    "functions": [{"name": "resize", "params": {"width": width, "height": 1600}} for width in (1200, 1100, 1200)],
+    "functions": [{"name": "resize", "params": {"width": 16, "height": 16}}, SLOW],
     "sharding": {"rowsPerShard": 75, "batchRows": 10},
 }
 
@@ -76,6 +76,7 @@ def _since(resource: dict[str, Any]) -> dict[str, str]:
 def test_an_earlier_chart_is_upgraded_while_a_job_runs(shop: Shop, cluster: Cluster) -> None:
     shop.apply("ended", **{**OPTIONS, "functions": []})
     shop.wait_end("ended")
+    shop.slow_down(0.5)
     shop.apply(**OPTIONS)
     shop.wait(lambda: shop.status().get("rows", {}).get("failed"), 60, "the first rows")
     before, ended = shop.get(), shop.get("ended")
@@ -83,6 +84,7 @@ def test_an_earlier_chart_is_upgraded_while_a_job_runs(shop: Shop, cluster: Clus
 
     _upgrade(cluster, CHART)
     assert shop.phase() == "Running", "the job is too short to be upgraded"
+    shop.speed_up()
     status = shop.wait_end()
     assert (status["phase"], status["rows"]["succeeded"], status["rows"]["failed"]) == ("Complete", ROWS - 1, 1), shop.story()
     assert (status["startTime"], status["topFailures"][0]["count"]) == (before["status"]["startTime"], 1)

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from cluster.cluster import Cluster
 
 ENDS = ("Complete", "Failed", "Cancelled")
+SLOW = {"name": "slow"}  # a function of the jobs that are to last until a test lets them go on
+CODE = """
+import contextlib
+import time
+
+
+def slow(image, row):
+    \"\"\"Takes the seconds that stand in a file of the claim, while there is one.\"\"\"
+    begun = time.monotonic()
+    with contextlib.suppress(OSError, ValueError):
+        while time.monotonic() < begun + float(open("/data/slow").read()):
+            time.sleep(0.02)
+    return image
+"""
 
 
 class Shop:
@@ -58,6 +72,16 @@ class Shop:
     def apply(self, name: str = "job", **spec: Any) -> None:
         """Applies a PipelineJob."""
         self.kubectl("apply", "-f", "-", input=yaml.safe_dump(self.document(name, **spec)))
+
+    def slow_down(self, seconds: float = 0.2) -> None:
+        """From now on each row of a job with the function SLOW takes so long, however fast the machine is."""
+        function = {"apiVersion": "pipelinejob.dev/v1alpha1", "kind": "PipelineFunction", "metadata": SLOW}
+        self.kubectl("apply", "-f", "-", input=json.dumps({**function, "spec": {"source": {"inline": CODE}}}))
+        (self.root / "slow").write_text(str(seconds))
+
+    def speed_up(self) -> None:
+        """Lets rows be done as fast as they can be."""
+        (self.root / "slow").unlink(missing_ok=True)
 
     def patch(self, name: str = "job", **spec: Any) -> None:
         """Changes fields of a PipelineJob's spec."""
@@ -133,7 +157,10 @@ class Shop:
         """The same job on the same data run on this machine, in a folder of its own."""
         shutil.copytree(self.root, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out"))
         project = Project(folder, database)
-        document: Mapping[str, Any] = self.document(name, **spec)
+        (folder / "slow.py").write_text(CODE)
+        document = self.document(name, **spec)
+        functions = document["spec"]["functions"]
+        document["spec"]["functions"] = [{**SLOW, "file": "slow.py"} if function == SLOW else function for function in functions]
         (folder / "laptop.yaml").write_text(yaml.safe_dump(document))
         ran = project.run("run", "laptop.yaml", timeout=300)
         assert ran.code == 0, ran.err
