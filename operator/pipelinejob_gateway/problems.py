@@ -16,6 +16,7 @@ from pipelinejob.admission import JobExistsError
 from pipelinejob.model import field_path
 from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.resources import NoJobError, StateError
+from pipelinejob.store import GoneError
 from pipelinejob_gateway.pages import render
 
 MEDIA_TYPE = "application/problem+json"
@@ -83,6 +84,10 @@ def add_handlers(app: FastAPI) -> None:
             return _answer(request, 409, error.message, "Conflict")
         headers = {"Retry-After": "5"} if error.reason is JobReason.DATABASE_UNAVAILABLE else None
         return _answer(request, _STATUS.get(error.reason, 409), error.message, error.reason, headers)
+
+    @app.exception_handler(GoneError)
+    def gone(request: Request, error: GoneError) -> Response:
+        return _answer(request, 404, "the job was deleted just now: list the jobs to see all", "NotFound")
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -16,7 +16,7 @@ from typing import Any
 from pipelinejob import traces
 from pipelinejob.model import Rows, Shards, Spec, TopFailure
 from pipelinejob.reasons import JobError, JobReason, Phase
-from pipelinejob.store import Database, Job, Store, roles
+from pipelinejob.store import Database, GoneError, Job, Store, roles
 from pipelinejob_operator import manifests, metrics
 from pipelinejob_operator.accept import accept, current_spec, is_answered, is_settled
 from pipelinejob_operator.apply import Applier, NotYet
@@ -420,5 +420,5 @@ class Reconciler:
 def _get(store: Store, uid: str) -> Job | None:
     try:
         return store.get_job(uid)
-    except KeyError:
+    except GoneError:
         return None

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import signal
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pandas as pd
 import pytest
 from PIL import Image
@@ -294,6 +297,30 @@ def test_delete(gateway: Gateway, name: str, query: dict[str, Any], stays: bool)
     assert gateway.client.delete(f"{JOBS}/{name}", params=query).status_code == 204
     problem(gateway.client.get(f"{JOBS}/{name}"), 404)
     assert (gateway.project.root / f"out/{name}/metadata.csv").exists() is stays
+
+
+def test_a_job_that_is_deleted_while_it_is_looked_at(gateway: Gateway) -> None:
+    """Between two questions to the ledger, too: whoever looks is told that it is not there."""
+    answers: set[int] = set()
+
+    def look(path: str) -> None:
+        with httpx.Client(base_url=gateway.url, timeout=30) as client:
+            while (status := client.get(path).status_code) == 200:
+                answers.add(status)
+                time.sleep(0.01)
+            answers.add(status)
+
+    for number in range(5):
+        name = f"gone-{number}"
+        gateway.create(name)
+        gateway.ends(name)
+        with ThreadPoolExecutor() as threads:
+            looks = [threads.submit(look, path) for path in (f"/jobs/default/{name}", f"{JOBS}/{name}")]
+            time.sleep(0.2)
+            assert gateway.client.delete(f"{JOBS}/{name}").status_code == 204
+            for one in looks:
+                one.result()
+    assert answers == {200, 404}
 
 
 def test_pages_for_people(gateway: Gateway) -> None:

@@ -25,7 +25,7 @@ from pipelinejob.reasons import JobError, JobReason
 from pipelinejob.redriven import output_folder
 from pipelinejob.stopping import Stop
 from pipelinejob.storage import Storage, is_file
-from pipelinejob.store import Job, ShardRow, Store
+from pipelinejob.store import GoneError, Job, ShardRow, Store
 from pipelinejob.store.ledger import batches_of
 from pipelinejob.workers import MAX_BACKLOG, Workers
 
@@ -432,7 +432,7 @@ STAGES: dict[str, Callable[[Store, str, Stop, Say, Storage], None]] = {"plan": p
 def _job(store: Store, uid: str, *, also_deleted_redrive: bool = False) -> Job:
     try:
         job = store.get_job(uid)
-    except KeyError:
+    except GoneError:
         raise StoppedError("the job was deleted") from None
     if job.deleted_at is not None and not (also_deleted_redrive and job.root_uid is not None):
         raise StoppedError("the job was deleted")

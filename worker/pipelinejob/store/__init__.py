@@ -2,7 +2,7 @@
 
 from pipelinejob.store.connection import Database, StaleEpoch, take_epoch
 from pipelinejob.store.embedded import EmbeddedServer, prepare_home
-from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, Job, Outline, ShardDone, ShardRow, Store, TimedBatch
+from pipelinejob.store.ledger import Batch, BatchRow, FailedRow, GoneError, Job, Outline, ShardDone, ShardRow, Store, TimedBatch
 
 __all__ = [
     "Batch",
@@ -10,6 +10,7 @@ __all__ = [
     "Database",
     "EmbeddedServer",
     "FailedRow",
+    "GoneError",
     "Job",
     "Outline",
     "ShardDone",

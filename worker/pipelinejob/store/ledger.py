@@ -21,6 +21,10 @@ PAGE = 5_000
 SHARDS_AT_ONCE = 100  # of a plan, in one statement
 
 
+class GoneError(KeyError):
+    """The ledger has no job of that uid: it was deleted, perhaps since its name was looked up."""
+
+
 class Job(NamedTuple):
     """A job as the ledger has it."""
 
@@ -222,10 +226,10 @@ class Store:
         return found[0] if found else None
 
     def get_job(self, uid: str) -> Job:
-        """The job of that uid; KeyError if there is none."""
+        """The job of that uid; GoneError if there is none."""
         found = self._jobs("pipelinejob.job_v1(%s)", (uid,))
         if not found:
-            raise KeyError(uid)
+            raise GoneError(uid)
         return found[0]
 
     def jobs(self) -> list[Job]:
@@ -539,8 +543,11 @@ class Store:
         return stop
 
     def update_counts(self, uid: str) -> tuple[Rows, Shards]:
-        """Adds up the shards into the job's counts and returns them."""
-        return _counts(self._db.query("SELECT * FROM pipelinejob.update_counts_v1(%s)", (uid,))[0])
+        """Adds up the shards into the job's counts and returns them; GoneError if there is no such job."""
+        found = self._db.query("SELECT * FROM pipelinejob.update_counts_v1(%s)", (uid,))
+        if not found:
+            raise GoneError(uid)
+        return _counts(found[0])
 
     def totals(self) -> dict[str, tuple[Rows, Shards]]:
         """The counts of all unfinished jobs of the cluster, by uid; they are written into the jobs, too.
