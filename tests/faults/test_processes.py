@@ -99,7 +99,7 @@ def test_a_run_waits_for_children_that_still_end(project: Project) -> None:
 
 
 def test_a_second_run_of_a_running_job_is_refused(project: Project) -> None:
-    job = _slow_job(project)
+    job = _slow_job(project, seconds=0.08)  # two commands long, on a busy machine, too
     process = project.start("run", job, "--json")
     _wait(lambda: _published(project) >= 1)
 

@@ -12,6 +12,7 @@ import pytest
 from support.project import Project, Ran
 
 SLOW = "import time\ndef mark(image, row):\n    time.sleep(0.05)\n    return image\n"
+SLOWER = SLOW.replace("0.05", "0.15")  # two commands are to be heard while it runs, however busy the machine is
 ROWS = 160
 
 
@@ -103,6 +104,7 @@ def test_a_parallelism_that_cannot_be(project: Project, job: str, count: str) ->
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="no more processes than cores")
 def test_a_running_job_gets_more_processes_and_fewer(project: Project, job: str) -> None:
+    project.write(SLOWER, "fn.py")
     process = project.start("run", job, "--json")
     wait(lambda: has_images(project))
     assert children(process) == 1
@@ -117,7 +119,7 @@ def test_a_running_job_gets_more_processes_and_fewer(project: Project, job: str)
 
 def test_the_budget_of_a_running_job_is_raised_by_its_file(project: Project) -> None:
     project.catalogue(ROWS, without=range(0, ROWS, 4))
-    project.write(SLOW, "fn.py")
+    project.write(SLOWER, "fn.py")
     options = {"functions": [{"name": "mark", "file": "fn.py"}], "sharding": {"batchRows": 4}, "parallelism": 1}
     process = project.start("run", project.job(**options, failurePolicy={"maxFailedRows": 30, "maxFailedRowsPercent": 100}), "--json")
     wait(lambda: has_images(project))
